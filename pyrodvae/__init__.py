@@ -1,0 +1,1 @@
+"""Dynamical variational autoencoders as probabilistic programs in Pyro."""
