@@ -1,0 +1,230 @@
+"""The two distributions Pyro lacks: the proper complex Gaussian, and a path drawn frame by frame."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Size, Tensor
+from torch.distributions import Independent, constraints, kl_divergence, register_kl
+
+Shape = Size | list[int] | tuple[int, ...]
+
+Step = tuple[TorchDistribution, Any]
+"""A conditional on a window of frames, and the memo that the next window needs."""
+
+Conditional = Callable[[Tensor, Tensor | None, Any], Step]
+"""``(z_prev (..., L, D), context (..., L, C) | None, memo) -> (p(z | past) on the window, memo)``."""
+
+
+class _Complex(constraints.Constraint):
+    """Any finite complex number."""
+
+    def check(self, value: Tensor) -> Tensor:
+        return torch.isfinite(torch.view_as_real(torch.as_tensor(value).to_dense())).all(-1)
+
+
+class ComplexNormal(TorchDistribution):
+    r"""The proper complex Gaussian of zero mean, one per time-frequency bin.
+
+    .. math:: \mathcal N_c(s; 0, v) = \frac{1}{\pi v}\, e^{-|s|^2 / v}
+
+    There is no ½: real and imaginary part share the variance, so :math:`|s|^2` is exponential with
+    mean :math:`v`. Up to a constant of the data, ``-log_prob`` is the Itakura-Saito divergence
+    :math:`d_{IS}(|s|^2, v)`.
+
+    Args:
+        variance: :math:`v > 0`, any shape; linear power.
+
+    Source: Févotte, Bertin & Durrieu, *NMF with the Itakura-Saito divergence* (2009), §3.
+    """
+
+    arg_constraints = {"variance": constraints.positive}
+    support = _Complex()
+    has_rsample = True
+
+    def __init__(self, variance: Tensor, validate_args: bool | None = None) -> None:
+        self._variance = variance
+        super().__init__(variance.shape, validate_args=validate_args)
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance :math:`v = E|s|^2`."""
+        return self._variance
+
+    @property
+    def mean(self) -> Tensor:
+        """Zero, complex."""
+        return torch.complex(torch.zeros_like(self._variance), torch.zeros_like(self._variance))
+
+    def expand(self, batch_shape: Shape, _instance: None = None) -> ComplexNormal:
+        """The same distribution, broadcast to ``batch_shape``."""
+        return ComplexNormal(self._variance.expand(batch_shape), validate_args=False)
+
+    def rsample(self, sample_shape: Shape = ()) -> Tensor:
+        """A draw with gradients to the variance: :math:`\\sqrt{v/2}\\,(ε_1 + i ε_2)`."""
+        variance = self._variance.expand(self._extended_shape(Size(sample_shape)))
+        noise = torch.randn((*variance.shape, 2), dtype=variance.dtype, device=variance.device)
+        return torch.view_as_complex(noise) * (variance / 2).sqrt()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """:math:`-\\log π v - |s|^2 / v`, in nats, elementwise."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return -(math.pi * self._variance).log() - power(value) / self._variance
+
+
+def power(x: Tensor) -> Tensor:
+    """:math:`|x|^2` of a complex tensor (``abs() ** 2`` would have no gradient at zero)."""
+    return x.real.square() + x.imag.square()
+
+
+def select_frames(d: TorchDistribution, frames: slice) -> TorchDistribution:
+    """The conditionals of some frames: the same family, its parameters cut along axis -2."""
+    return _rebuild([d], lambda p: p[0][..., frames, :])
+
+
+def join_frames(conditionals: list[TorchDistribution]) -> TorchDistribution:
+    """Conditionals of consecutive windows as one: parameters joined along the frame axis (-2)."""
+    return _rebuild(conditionals, lambda p: torch.cat(p, -2))
+
+
+def _rebuild(ds: list[Any], how: Callable[[list[Tensor]], Tensor]) -> Any:
+    """One distribution whose every parameter is ``how([the parameter of each])``."""
+    d = ds[0]
+    if isinstance(d, Independent):
+        base = _rebuild([e.base_dist for e in ds], how)
+        return type(d)(base, d.reinterpreted_batch_ndims, validate_args=False)
+    # Normal lists loc and scale, Bernoulli probs and logits: take what it was made of.
+    names = [n for n in d.arg_constraints if n in d.__dict__ or f"_{n}" in d.__dict__]
+    if not names:
+        raise TypeError(
+            f"A conditional of type {type(d).__name__} cannot be joined over frames: its parameters "
+            "are not plain tensors. Return a distribution such as Normal from the conditional."
+        )
+    return type(d)(**{n: how([getattr(e, n) for e in ds]) for n in names}, validate_args=False)
+
+
+class Rollout(TorchDistribution):
+    r"""A latent path, each frame drawn given the ones before it.
+
+    .. math:: p(z_{1:T}) = \prod_{t=1}^T p(z_t \mid z_{<t}, c_t)
+
+    ``rsample`` walks through the frames; ``log_prob`` scores a whole path in one pass, because with
+    the path known every conditional is known. A draw remembers the conditionals it was drawn from,
+    so the KL divergence of two roll-outs is the sum of per-frame analytic divergences *along the
+    drawn path*, :math:`\sum_t KL(q(z_t | z_{<t}) \| p(z_t | z_{<t}))`: the objective of the
+    dynamical VAE literature (Girin et al. 2021, eq. 4.24), which ``TraceMeanField_ELBO`` then uses.
+
+    Args:
+        conditional: ``(z_prev (..., L, D), context (..., L, C), memo) -> (distribution with batch
+            (..., L) and event (D,), memo)`` for a window of any length L; the memo is None at first.
+        start: :math:`z_0`, the frame before the first, (D,); gives the size, type and device.
+        frames: T.
+        context: what else the conditional sees, (..., T, C), cut into windows with the frames.
+        mask: (..., T), False where a shorter sequence is padded; those frames do not count.
+        batch_shape: the shape B of independent sequences.
+        recursive: False says that no frame looks at the others: one window draws all.
+
+    Shapes: a value is (S, B, T, D), the event (T, D).
+
+    Raises:
+        RuntimeError: a KL is asked of a roll-out that has not been drawn from.
+    """
+
+    arg_constraints = {}
+    support = constraints.independent(constraints.real, 2)
+    has_rsample = True
+
+    def __init__(
+        self,
+        conditional: Conditional,
+        start: Tensor,
+        frames: int,
+        *,
+        context: Tensor | None = None,
+        mask: Tensor | None = None,
+        batch_shape: Shape = (),
+        recursive: bool = True,
+    ) -> None:
+        self.conditional = conditional
+        self.start = start
+        self.context = context
+        self.frame_mask = mask
+        self.recursive = recursive
+        self.memo: Any = None
+        self._path: Tensor | None = None
+        self._conditionals: TorchDistribution | None = None
+        super().__init__(Size(batch_shape), Size((frames, len(start))), validate_args=False)
+
+    def expand(self, batch_shape: Shape, _instance: None = None) -> Rollout:
+        """The same law for a larger batch; unchanged (with its memory) where the shape is equal."""
+        if Size(batch_shape) == self.batch_shape:
+            return self
+        return Rollout(
+            self.conditional,
+            self.start,
+            self.event_shape[0],
+            context=self.context,
+            mask=self.frame_mask,
+            batch_shape=Size(batch_shape),
+            recursive=self.recursive,
+        )
+
+    def rsample(self, sample_shape: Shape = ()) -> Tensor:
+        """A path (S, B, T, D), with gradients to all that the conditionals depend on."""
+        shape = (*sample_shape, *self.batch_shape)
+        frames = self.event_shape[0]
+        context = self._context(shape)
+        z = self.start.expand(*shape, 1 if self.recursive else frames, -1)
+        if self.recursive:
+            memo, path, conditionals = None, [], []
+            for t in range(frames):
+                now = None if context is None else context[..., t : t + 1, :]
+                p_z, memo = self.conditional(z, now, memo)
+                z = p_z.rsample()
+                path.append(z)
+                conditionals.append(p_z)
+            # The joined memos are not kept: whoever needs them scores the path in one pass.
+            self._path, self._conditionals = torch.cat(path, -2), join_frames(conditionals)
+        else:
+            self._conditionals, self.memo = self.conditional(z, context, None)
+            self._path = self._conditionals.rsample()
+        return self._path
+
+    def along(self, path: Tensor) -> TorchDistribution:
+        """Every conditional :math:`p(z_t | z_{<t})` given the path (S, B, T, D); batch (S, B, T)."""
+        if path is not self._path or self._conditionals is None:
+            shape = path.shape[:-2]
+            first = self.start.expand(*shape, 1, -1)
+            previous = torch.cat([first, path[..., :-1, :]], -2)
+            self._conditionals, self.memo = self.conditional(previous, self._context(shape), None)
+            self._path = path
+        return self._conditionals
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """:math:`\\log p(z_{1:T})` in nats, (S, B)."""
+        return self.sum_frames(self.along(value).log_prob(value))
+
+    def sum_frames(self, per_frame: Tensor) -> Tensor:
+        """(S, B, T) → (S, B), padded frames left out."""
+        if self.frame_mask is not None:
+            per_frame = per_frame.masked_fill(~self.frame_mask, 0.0)
+        return per_frame.sum(-1)
+
+    def _context(self, shape: tuple[int, ...]) -> Tensor | None:
+        context = self.context
+        return None if context is None else context.expand(*shape, *context.shape[-2:])
+
+
+@register_kl(Rollout, Rollout)
+def _kl_along_the_path(q: Rollout, p: Rollout) -> Tensor:
+    if q._path is None or q._conditionals is None:
+        raise RuntimeError(
+            "The KL of two Rollouts is taken along a path drawn from the first, and none has been "
+            "drawn: call q.rsample() before kl_divergence(q, p)."
+        )
+    return q.sum_frames(kl_divergence(q._conditionals, p.along(q._path)))

@@ -1,0 +1,192 @@
+"""The abstract dynamical VAE: two conditionals, and the two programs derived from them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import pyro
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+
+from pyrodvae.distributions import Rollout, Step, select_frames
+from pyrodvae.nets import frame_mask, shift
+from pyrodvae.program import Program
+
+BATCH = "batch"
+"""Name of the plate over independent sequences."""
+
+
+class DVAE(Program):
+    r"""A dynamical variational autoencoder, given by its two conditionals.
+
+    .. math:: p(x_{1:T}, z_{1:T}) = \prod_t p(z_t \mid z_{<t}, x_{<t})\; p(x_t \mid z_{\le t}, x_{<t})
+
+    A model declares :meth:`transition` and :meth:`emission` once, each as a map on a window of L
+    consecutive frames that carries a memory. Two Pyro programs follow:
+
+    * :meth:`steps`: sites ``z_0, x_0, z_1, …`` frame by frame (L = 1), for graphs, teaching and
+      generation;
+    * :meth:`forward`: sites ``z`` (event (T, D)) and ``x`` (event (T, F)) in one pass (L = T), for
+      everything that must be fast.
+
+    Args:
+        observed: F, the size of a frame of x.
+        latent: D, the size of a frame of z.
+
+    Source: Girin et al., *Dynamical Variational Autoencoders: A Comprehensive Review* (2021), §4.
+    """
+
+    causal: ClassVar[bool] = True
+    """False: x_t sees all of z_{1:T}; then the emission runs once over all frames, and gets the
+    lengths (B,) of the sequences (or None) in place of a memo."""
+    feedback: ClassVar[bool] = True
+    """Whether the conditionals look at x_{<t}; where they do not, ``x_prev`` is None."""
+    recursive: ClassVar[bool] = True
+    """Whether z_t looks at z_{<t}; where it does not, one window draws all frames."""
+
+    z_0: Tensor
+
+    def __init__(self, observed: int, latent: int) -> None:
+        super().__init__()
+        self.observed = observed
+        self.latent = latent
+        self.register_buffer("z_0", torch.zeros(latent), persistent=False)
+
+    @abstractmethod
+    def transition(self, z_prev: Tensor, x_prev: Tensor | None, memo: Any) -> Step:
+        """p(z_t | z_<t, x_<t) on a window.
+
+        Args:
+            z_prev: z_{t-1} for the frames of the window, (..., L, D); zeros before the first.
+            x_prev: x_{t-1} likewise, (..., L, F).
+            memo: what earlier windows left behind; None at the start.
+
+        Returns:
+            A distribution with batch (..., L) and event (D,), and the memo, which goes to the
+            emission on the same window and from there to the next window.
+        """
+
+    @abstractmethod
+    def emission(self, z: Tensor, x_prev: Tensor | None, memo: Any) -> Step:
+        """p(x_t | z_≤t, x_<t) on a window: z (..., L, D) → batch (..., L), event (F,); and the memo."""
+
+    def fit_statistics(self, x: Tensor) -> None:
+        """Take what is to be known of the data before training (scales, means) from x (..., F)."""
+
+    def prior(self, x: Tensor, lengths: Tensor | None = None) -> Rollout:
+        """p(z_{1:T} | x_{<T}) for the sequences x (B, T, F): a path (B, T, D)."""
+        return Rollout(
+            self.transition,
+            self.z_0,
+            x.shape[-2],
+            context=shift(x) if self.feedback else None,
+            mask=None if lengths is None else frame_mask(lengths, x.shape[-2]),
+            batch_shape=x.shape[:-2],
+            recursive=self.recursive,
+        )
+
+    def likelihood(
+        self, z: Tensor, x: Tensor, prior: Rollout, lengths: Tensor | None = None
+    ) -> TorchDistribution:
+        """p(x_t | z, x_<t) for all frames at once: batch (..., T), event (F,).
+
+        Args:
+            z: a path (..., T, D).
+            x: the sequences (B, T, F); only x_{<t} is used, and only where it feeds back.
+            prior: what :meth:`prior` returned; the memo of its pass along z goes to the emission.
+        """
+        if not self.causal:
+            return self.emission(z, None, lengths)[0]
+        if self.recursive or self.feedback:
+            prior.along(z)
+        return self.emission(z, shift(x) if self.feedback else None, prior.memo)[0]
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The fast program: sites ``z`` and ``x``, one each for all frames.
+
+        Args:
+            x: observed sequences (B, T, F).
+            lengths: (B,), where sequences of different length are padded to T.
+
+        Returns:
+            The latent path (..., B, T, D).
+        """
+        check_sequences(x, self.observed)
+        with pyro.plate(BATCH, len(x), dim=-1):
+            prior = self.prior(x, lengths)
+            z: Tensor = pyro.sample("z", prior)
+            p_x = self.likelihood(z, x, prior, lengths)
+            pyro.sample("x", over_frames(p_x, lengths), obs=x)
+        return z
+
+    def steps(
+        self, x: Tensor | None = None, *, frames: int | None = None, batch: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """The frame-by-frame program: sites ``z_0, x_0, z_1, …`` (z first where it is non-causal).
+
+        Args:
+            x: observed sequences (B, T, F); None draws them.
+            frames, batch: T and B, where x is drawn.
+
+        Returns:
+            The paths z (B, T, D) and x (B, T, F).
+        """
+        if x is not None:
+            check_sequences(x, self.observed)
+            batch, frames = x.shape[:2]
+        if frames is None:
+            raise ValueError("steps() needs either x (B, T, F) or frames=T to draw.")
+        z_t, x_t, memo = self.z_0.expand(batch, 1, -1), self._x_0(batch), None
+        zs: list[Tensor] = []
+        xs: list[Tensor] = []
+
+        def observe(t: int, p_x: TorchDistribution) -> Tensor:
+            obs = None if x is None else x[:, t : t + 1]
+            # The returned value goes on: x itself would lose the arrows out of x_t in the graph.
+            value: Tensor = pyro.sample(f"x_{t}", p_x.to_event(1), obs=obs)
+            xs.append(value)
+            return value
+
+        with pyro.plate(BATCH, batch, dim=-1):
+            for t in range(frames):
+                p_z, memo = self.transition(z_t, x_t, memo)
+                z_t = pyro.sample(f"z_{t}", p_z.to_event(1))
+                zs.append(z_t)
+                if self.causal:
+                    p_x, memo = self.emission(z_t, x_t, memo)
+                    value = observe(t, p_x)
+                    x_t = value if self.feedback else None
+            if not self.causal:
+                p_x, _ = self.emission(torch.cat(zs, -2), None, None)
+                for t in range(frames):
+                    observe(t, select_frames(p_x, slice(t, t + 1)))
+        return torch.cat(zs, -2), torch.cat(xs, -2)
+
+    def _x_0(self, batch: int) -> Tensor | None:
+        """The frame before the first: zeros (complex where x is), or None where none is needed."""
+        if not self.feedback:
+            return None
+        return torch.zeros(batch, 1, self.observed, dtype=self.z_0.dtype.to_complex())
+
+    @torch.no_grad()
+    def generate(self, frames: int, batch: int = 1) -> tuple[Tensor, Tensor]:
+        """Draw (z, x) from the model, frame by frame: (B, T, D) and (B, T, F)."""
+        return self.steps(frames=frames, batch=batch)
+
+
+def over_frames(p_x: TorchDistribution, lengths: Tensor | None) -> TorchDistribution:
+    """Per-frame conditionals as one site of event (T, F); padded frames do not count."""
+    if lengths is not None:
+        p_x = p_x.mask(frame_mask(lengths, p_x.batch_shape[-1]))
+    return p_x.to_event(1)
+
+
+def check_sequences(x: Tensor, size: int) -> None:
+    """Raise a ValueError unless x is (B, T, F) with F = size and T ≥ 1."""
+    if x.dim() != 3 or x.shape[-1] != size or x.shape[-2] < 1:
+        raise ValueError(
+            f"The model reads sequences (B, T, F) with F = {size} and at least one frame; "
+            f"got a tensor of shape {tuple(x.shape)}."
+        )

@@ -1,0 +1,32 @@
+"""What an engine is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor
+
+from pyrodvae.potential import Target
+
+
+class Engine(ABC):
+    """A way to draw from p(z | x): a frozen dataclass of settings, state in and state out.
+
+    ::
+
+        state = engine.init(target, z)               # z (S, B, T, D): where the chains start
+        state, info = engine.step(target, state)     # one E-step; state.z are the new draws
+
+    A state has a field ``z``; ``info`` holds diagnostics by name. The target may change between
+    steps (EM does that), so nothing of it is kept in the state. Engines chain because each starts
+    from the draws another left.
+    """
+
+    @abstractmethod
+    def init(self, target: Target, z: Tensor) -> Any:
+        """The state before the first step, from starting points z (S, B, T, D)."""
+
+    @abstractmethod
+    def step(self, target: Target, state: Any) -> tuple[Any, dict[str, Tensor]]:
+        """One step: the next state, and diagnostics."""

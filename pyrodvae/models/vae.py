@@ -1,0 +1,48 @@
+"""VAE: every frame on its own."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from pyrodvae.distributions import Step
+from pyrodvae.dvae import DVAE
+from pyrodvae.nets import SpectrumHead, mlp, standard_normal
+
+
+class VAE(DVAE):
+    r"""The frame-wise variational autoencoder of speech spectra.
+
+    .. math::
+        z_t &\sim \mathcal N(0, I) \\
+        x_t \mid z_t &\sim \mathcal N_c(0, \operatorname{diag} v_θ(z_t))
+
+    The exact posterior of z_t depends on x_t alone.
+
+    Args:
+        observed: F. latent: D. hidden: size of the decoder's tanh layer.
+
+    Source: Kingma & Welling 2014; for speech, Leglaive, Girin & Horaud 2018, eq. (1)-(3).
+    """
+
+    feedback: ClassVar[bool] = False
+    recursive: ClassVar[bool] = False
+
+    def __init__(self, observed: int = 513, latent: int = 16, hidden: int = 128) -> None:
+        super().__init__(observed, latent)
+        self.config = {"observed": observed, "latent": latent, "hidden": hidden}
+        self.decoder = mlp([latent, hidden])
+        self.head = SpectrumHead(hidden, observed)
+
+    def transition(self, z_prev: Tensor, x_prev: Tensor | None, memo: Any) -> Step:
+        """p(z_t) = N(0, I)."""
+        return standard_normal(z_prev), memo
+
+    def emission(self, z: Tensor, x_prev: Tensor | None, memo: Any) -> Step:
+        """p(x_t | z_t)."""
+        return self.head(self.decoder(z)), memo
+
+    def fit_statistics(self, x: Tensor) -> None:
+        """The decoder starts from the mean spectrum of x."""
+        self.head.fit(x)

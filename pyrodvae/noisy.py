@@ -1,0 +1,71 @@
+"""The mixture: a speech model and a noise model heard together."""
+
+from __future__ import annotations
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyrodvae.distributions import ComplexNormal
+from pyrodvae.dvae import BATCH, DVAE, check_sequences
+from pyrodvae.noise import NMFNoise
+from pyrodvae.program import Program
+
+
+class NoisySpeech(Program):
+    r"""Noisy speech, with the clean speech summed out.
+
+    .. math::
+        z_{1:T} &\sim p_θ(z_{1:T}) \\
+        x_{tf} \mid z_{1:T} &\sim \mathcal N_c(0,\; g_t\, v_{θ,tf}(z_{1:T}) + (WH)_{ft})
+
+    The speech model is frozen: at test time only z, the noise and the gain are unknown.
+
+    Args:
+        speech: a trained model.
+        noise: for the sequences at hand.
+        gain: g (B, T, 1), or None for one throughout.
+
+    Raises:
+        ValueError: the speech model feeds clean frames back, which are not observed here.
+
+    Source: Leglaive et al. 2020, eq. (10)-(11); the gain, Leglaive et al. 2018, eq. (5).
+    """
+
+    def __init__(self, speech: DVAE, noise: NMFNoise, gain: Tensor | None = None) -> None:
+        super().__init__()
+        if speech.feedback:
+            raise ValueError(
+                f"{type(speech).__name__} feeds clean speech frames back into the model, and under "
+                "noise they are not observed."
+            )
+        self.speech = speech.requires_grad_(False)
+        self.noise = noise
+        self.gain = gain
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Sites ``z`` (event (T, D)) and ``x`` (event (T, F)) for noisy x (B, T, F)."""
+        check_sequences(x, self.speech.observed)
+        with pyro.plate(BATCH, len(x), dim=-1):
+            z: Tensor = pyro.sample("z", self.speech.prior(x))
+            v = self.noise.variance + self.scaled(self.speech_variance(z))
+            pyro.sample("x", ComplexNormal(v, validate_args=False).to_event(2), obs=x)
+        return z
+
+    def speech_variance(self, z: Tensor) -> Tensor:
+        """v(z), (S, B, T, F). The last one is kept: E-step and M-step ask for the same z."""
+        if self._last is None or self._last[0] is not z:
+            p = self.speech.prior(z)
+            self._last = (z, self.speech.likelihood(z, z, p).variance)
+        return self._last[1]
+
+    def scaled(self, variance: Tensor) -> Tensor:
+        """g · v."""
+        return variance if self.gain is None else self.gain * variance
+
+    @torch.no_grad()
+    def objective(self, x_power: Tensor, speech: Tensor) -> Tensor:
+        """Mean over draws and bins of log V + |x|²/V, the negative log-likelihood less log π: (B,)."""
+        v = speech + self.noise.variance
+        return (v.log() + x_power / v).mean((0, 2, 3))
