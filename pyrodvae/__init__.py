@@ -1,1 +1,28 @@
-"""Dynamical variational autoencoders as probabilistic programs in Pyro."""
+"""Dynamical variational autoencoders as probabilistic programs, and speech enhancement with them."""
+
+from __future__ import annotations
+
+from pyrodvae.audio import AudioError, read_audio, write_audio
+from pyrodvae.engines import ENGINES
+from pyrodvae.enhance import EnhanceConfig, Enhanced, enhance
+from pyrodvae.guides import GUIDES, make_guide
+from pyrodvae.models import MODELS
+from pyrodvae.signal import STFT
+from pyrodvae.weights import Run, WeightsError, load_run
+
+__all__ = [
+    "ENGINES",
+    "GUIDES",
+    "MODELS",
+    "STFT",
+    "AudioError",
+    "EnhanceConfig",
+    "Enhanced",
+    "Run",
+    "WeightsError",
+    "enhance",
+    "load_run",
+    "make_guide",
+    "read_audio",
+    "write_audio",
+]

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrodvae.signal import STFT, AudioError, check_waveform, info, read_audio, resample
+from pyrodvae.audio import AudioError, check_waveform, info, read_audio
+from pyrodvae.signal import STFT, resample
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"}
 EDGE = 2

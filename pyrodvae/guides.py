@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import pyro
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrodvae.distributions import Rollout, Step
 from pyrodvae.dvae import BATCH, DVAE, check_sequences
 from pyrodvae.models import RVAE, VAE, CausalRVAE
-from pyrodvae.nets import GaussianHead, LogSpectrum, Memory, Summary, frame_mask, mlp
+from pyrodvae.nets import LogSpectrum, Memory, Summary, frame_mask, gaussian, mlp
 from pyrodvae.program import Program
 
 
@@ -78,20 +78,23 @@ class Guide(Program):
         else:
             self.dense = mlp([observed, hidden])
             size = hidden
+        self.from_x = nn.Linear(size, 2 * latent)
         if sees.z_past == "all":
             self.memory = Memory(latent, hidden)
-        size += {"none": 0, "previous": latent, "all": hidden}[sees.z_past]
-        self.head = GaussianHead(size, latent)
+        if sees.z_past != "none":
+            self.from_z = nn.Linear(hidden if sees.z_past == "all" else latent, 2 * latent, bias=False)
 
-    def conditional(self, z_prev: Tensor, g: Tensor | None, memo: Any) -> Step:
-        """q(z_t | ·) on a window, from z_{t-1} (..., L, D) and the summary of x (..., L, ·)."""
-        assert g is not None
+    def conditional(self, z_prev: Tensor, from_x: Tensor | None, memo: Any) -> Step:
+        """q(z_t | ·) on a window, from z_{t-1} (..., L, D) and what x says, (..., L, 2D).
+
+        The head is linear, so its part for x is computed for all frames at once, outside the loop.
+        """
+        assert from_x is not None
         if self.sees.z_past == "none":
-            return self.head(g), memo
-        if self.sees.z_past == "previous":
-            return self.head(torch.cat([g, z_prev], -1)), memo
-        h, memo = self.memory(z_prev, memo)
-        return self.head(torch.cat([g, h], -1)), memo
+            return gaussian(from_x), memo
+        if self.sees.z_past == "all":
+            z_prev, memo = self.memory(z_prev, memo)
+        return gaussian(from_x + self.from_z(z_prev)), memo
 
     def posterior(self, x: Tensor, lengths: Tensor | None = None) -> Rollout:
         """q(z_{1:T} | x) for the sequences x (B, T, F)."""
@@ -101,7 +104,7 @@ class Guide(Program):
             self.conditional,
             self.z_0,
             x.shape[-2],
-            context=self.summary(y, lengths) if recurrent else self.dense(y),
+            context=self.from_x(self.summary(y, lengths) if recurrent else self.dense(y)),
             mask=None if lengths is None else frame_mask(lengths, x.shape[-2]),
             batch_shape=x.shape[:-2],
             recursive=self.sees.z_past != "none",

@@ -146,21 +146,13 @@ class LogSpectrum(nn.Module):
         return (self.loc + self.scale * y).clamp(max=20.0).exp() + POWER_FLOOR
 
 
-class GaussianHead(nn.Module):
-    """Features (..., I) → a diagonal Gaussian, event (D,); its log-variance stays in here.
+def gaussian(parameters: Tensor) -> TorchDistribution:
+    """A diagonal Gaussian, event (D,), from its mean and log-variance side by side, (..., 2D).
 
     The log-variance is kept within [-14, 6], which no posterior of a standardised latent leaves.
     """
-
-    def __init__(self, inputs: int, size: int) -> None:
-        super().__init__()
-        self.mean = nn.Linear(inputs, size)
-        self.log_variance = nn.Linear(inputs, size)
-
-    def forward(self, h: Tensor) -> TorchDistribution:
-        """N(mean(h), diag exp(log_variance(h)))."""
-        scale = (0.5 * self.log_variance(h).clamp(-14.0, 6.0)).exp()
-        return Normal(self.mean(h), scale, validate_args=False).to_event(1)
+    mean, log_variance = parameters.chunk(2, -1)
+    return Normal(mean, (0.5 * log_variance.clamp(-14.0, 6.0)).exp(), validate_args=False).to_event(1)
 
 
 class SpectrumHead(nn.Module):
