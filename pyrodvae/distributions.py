@@ -10,6 +10,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Size, Tensor
 from torch.distributions import Independent, constraints, kl_divergence, register_kl
+from torch.distributions.utils import lazy_property
 
 Shape = Size | list[int] | tuple[int, ...]
 
@@ -24,7 +25,8 @@ class _Complex(constraints.Constraint):
     """Any finite complex number."""
 
     def check(self, value: Tensor) -> Tensor:
-        return torch.isfinite(torch.view_as_real(torch.as_tensor(value).to_dense())).all(-1)
+        value = torch.as_tensor(value)
+        return torch.isfinite(value) & value.is_complex()
 
 
 class ComplexNormal(TorchDistribution):
@@ -74,7 +76,9 @@ class ComplexNormal(TorchDistribution):
         """:math:`-\\log π v - |s|^2 / v`, in nats, elementwise."""
         if self._validate_args:
             self._validate_sample(value)
-        return -(math.pi * self._variance).log() - power(value) / self._variance
+        v = self._variance
+        # One fused pass each way: this line is where training spends its element-wise time.
+        return torch.addcdiv(v.log(), power(value), v).neg_().sub_(math.log(math.pi))
 
 
 def power(x: Tensor) -> Tensor:
@@ -83,13 +87,15 @@ def power(x: Tensor) -> Tensor:
 
 
 def select_frames(d: TorchDistribution, frames: slice) -> TorchDistribution:
-    """The conditionals of some frames: the same family, its parameters cut along axis -2."""
-    return _rebuild([d], lambda p: p[0][..., frames, :])
+    """The conditionals of some frames: the same family, its parameters cut along the frame axis."""
+    axis = len(d.batch_shape) - 1
+    return _rebuild([d], lambda p: p[0][(slice(None),) * axis + (frames,)])
 
 
 def join_frames(conditionals: list[TorchDistribution]) -> TorchDistribution:
-    """Conditionals of consecutive windows as one: parameters joined along the frame axis (-2)."""
-    return _rebuild(conditionals, lambda p: torch.cat(p, -2))
+    """Conditionals of consecutive windows as one: parameters joined along the frame axis."""
+    axis = len(conditionals[0].batch_shape) - 1
+    return _rebuild(conditionals, lambda p: torch.cat(p, axis))
 
 
 def _rebuild(ds: list[Any], how: Callable[[list[Tensor]], Tensor]) -> Any:
@@ -98,8 +104,11 @@ def _rebuild(ds: list[Any], how: Callable[[list[Tensor]], Tensor]) -> Any:
     if isinstance(d, Independent):
         base = _rebuild([e.base_dist for e in ds], how)
         return type(d)(base, d.reinterpreted_batch_ndims, validate_args=False)
-    # Normal lists loc and scale, Bernoulli probs and logits: take what it was made of.
-    names = [n for n in d.arg_constraints if n in d.__dict__ or f"_{n}" in d.__dict__]
+    # Normal lists loc and scale, Bernoulli probs and logits, of which one is computed when asked
+    # for: take what it was made of, the first of those.
+    names = [n for n in (k.removeprefix("_") for k in d.__dict__) if n in d.arg_constraints]
+    equivalent = [n for n in names if isinstance(getattr(type(d), n, None), lazy_property)]
+    names = [n for n in names if n not in equivalent[1:]]
     if not names:
         raise TypeError(
             f"A conditional of type {type(d).__name__} cannot be joined over frames: its parameters "
@@ -155,7 +164,8 @@ class Rollout(TorchDistribution):
         self.context = context
         self.frame_mask = mask
         self.recursive = recursive
-        self.memo: Any = None
+        self._memo: Any = None
+        self._memo_is_due = False
         self._path: Tensor | None = None
         self._conditionals: TorchDistribution | None = None
         super().__init__(Size(batch_shape), Size((frames, len(start))), validate_args=False)
@@ -188,22 +198,32 @@ class Rollout(TorchDistribution):
                 z = p_z.rsample()
                 path.append(z)
                 conditionals.append(p_z)
-            # The joined memos are not kept: whoever needs them scores the path in one pass.
             self._path, self._conditionals = torch.cat(path, -2), join_frames(conditionals)
         else:
-            self._conditionals, self.memo = self.conditional(z, context, None)
+            self._conditionals, _ = self.conditional(z, context, None)
             self._path = self._conditionals.rsample()
+        self._memo_is_due = True
         return self._path
 
     def along(self, path: Tensor) -> TorchDistribution:
         """Every conditional :math:`p(z_t | z_{<t})` given the path (S, B, T, D); batch (S, B, T)."""
         if path is not self._path or self._conditionals is None:
-            shape = path.shape[:-2]
-            first = self.start.expand(*shape, 1, -1)
-            previous = torch.cat([first, path[..., :-1, :]], -2)
-            self._conditionals, self.memo = self.conditional(previous, self._context(shape), None)
-            self._path = path
+            self._conditionals, self._memo = self._pass(path)
+            self._path, self._memo_is_due = path, False
         return self._conditionals
+
+    @property
+    def memo(self) -> Any:
+        """What the pass along the last path left behind; after a draw it is made when asked for."""
+        if self._memo_is_due and self._path is not None:
+            self._memo, self._memo_is_due = self._pass(self._path)[1], False
+        return self._memo
+
+    def _pass(self, path: Tensor) -> Step:
+        shape = path.shape[:-2]
+        first = self.start.expand(*shape, 1, -1)
+        previous = torch.cat([first, path[..., :-1, :]], -2)
+        return self.conditional(previous, self._context(shape), None)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """:math:`\\log p(z_{1:T})` in nats, (S, B)."""

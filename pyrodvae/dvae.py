@@ -168,7 +168,8 @@ class DVAE(Program):
         """The frame before the first: zeros (complex where x is), or None where none is needed."""
         if not self.feedback:
             return None
-        return torch.zeros(batch, 1, self.observed, dtype=self.z_0.dtype.to_complex())
+        dtype = self.z_0.dtype.to_complex()
+        return torch.zeros(batch, 1, self.observed, dtype=dtype, device=self.z_0.device)
 
     @torch.no_grad()
     def generate(self, frames: int, batch: int = 1) -> tuple[Tensor, Tensor]:

@@ -142,9 +142,11 @@ def make_guide(model: DVAE, key: str = "paper", hidden: int = 128) -> Guide:
     """The guide ``key`` for a model, of the model's sizes.
 
     Raises:
-        ValueError: no such key.
+        ValueError: no such key, or a model whose paper is not known.
     """
     if key not in GUIDES:
         raise ValueError(f"No guide is called '{key}'; there are: {', '.join(GUIDES)}.")
-    sees = GUIDES[key] or PAPER[type(model)]
+    sees = GUIDES[key] or PAPER.get(type(model))
+    if sees is None:
+        raise ValueError(f"No paper's guide is known for {type(model).__name__}: choose another key.")
     return Guide(model.observed, model.latent, hidden, sees)

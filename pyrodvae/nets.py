@@ -143,7 +143,7 @@ class LogSpectrum(nn.Module):
 
     def variance(self, y: Tensor) -> Tensor:
         """The power that ``y`` stands for, bounded to [floor, e^20]: linear power."""
-        return (self.loc + self.scale * y).clamp(max=20.0).exp() + POWER_FLOOR
+        return torch.addcmul(self.loc, self.scale, y).clamp(max=20.0).exp() + POWER_FLOOR
 
 
 def gaussian(parameters: Tensor) -> TorchDistribution:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABCMeta
 from contextlib import AbstractContextManager
+from typing import Any
 
-import pyro
+from pyro import settings
 from pyro.nn import PyroModule
 
 
@@ -18,14 +19,23 @@ class Program(PyroModule, metaclass=_AbstractPyroModule):  # type: ignore[metacl
 
     Our own training keeps parameters inside the modules (``module_local_params=True``), Pyro's
     ``SVI`` in its global store. A PyroModule can only be called under a setting that it knew at its
-    making, so it is made under the one that serves both.
+    making, so it is made under the one that serves both. In the store its parameters go by the name
+    of its class, so that those of a model and of its guide stay apart.
     """
 
     def __init__(self) -> None:
         with local_parameters():
-            super().__init__()
+            super().__init__(type(self).__name__)
+
+    def __getattr__(self, name: str) -> Any:
+        # At every access to a network, Pyro offers its parameters to the store; in a loop over frames
+        # that is a quarter of a training step, and without a global store it has no effect.
+        module = self.__dict__.get("_modules", {}).get(name)
+        if module is None or isinstance(module, PyroModule) or not settings.get("module_local_params"):
+            return super().__getattr__(name)
+        return module
 
 
 def local_parameters() -> AbstractContextManager[None]:
     """A context in which parameters stay in their modules, and no global store is touched."""
-    return pyro.settings.context(module_local_params=True)
+    return settings.context(module_local_params=True)
