@@ -40,11 +40,11 @@ class EnhanceConfig:
         seed: of everything random.
     """
 
-    iterations: int = 100
+    iterations: int = 60
     chains: int = 2
     noise_rank: int = 8
     average: float = 0.5
-    gain: bool = True
+    gain: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -43,7 +43,7 @@ class Langevin(Engine):
     with recurrent VAE* (2023), eq. (12); the preconditioner, Li et al. 2016, eq. (8).
     """
 
-    step_size: float = 0.1
+    step_size: float = 0.3
     steps: int = 1
     precondition: bool = True
     decay: float = 0.9

@@ -56,19 +56,17 @@ class VEM(Engine):
         return VEMState(z.detach(), guide, optimiser)
 
     def step(self, target: Target, state: VEMState) -> tuple[VEMState, dict[str, Tensor]]:
-        """Some gradient steps, then S fresh draws from the guide."""
+        """Some gradient steps; the new draws are those on which the last of them was taken."""
         guide, optimiser = state.guide, state.optimiser
-        loss = torch.zeros(())
-        with local_parameters():
-            elbo = TraceMeanField_ELBO()(target.model, guide)
-            with torch.enable_grad():
-                for _ in range(self.steps):
-                    optimiser.zero_grad()
-                    loss = elbo(*target.args)
-                    loss.backward()
-                    torch.nn.utils.clip_grad_norm_(guide.parameters(), self.clip)
-                    optimiser.step()
-            with torch.no_grad():
-                trace = poutine.trace(guide).get_trace(*target.args)
-                z = trace.nodes["z"]["fn"].sample(state.z.shape[:1])
+        S = len(state.z)
+        elbo = TraceMeanField_ELBO(num_particles=S, vectorize_particles=True, max_plate_nesting=1)
+        with local_parameters(), torch.enable_grad():
+            for _ in range(self.steps):
+                traced = poutine.trace(guide)
+                optimiser.zero_grad()
+                loss = elbo.differentiable_loss(target.model, traced, *target.args)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(guide.parameters(), self.clip)
+                optimiser.step()
+        z = traced.trace.nodes["z"]["value"].detach().reshape(state.z.shape)
         return VEMState(z, guide, optimiser), {"elbo": -loss.detach()}
