@@ -22,8 +22,8 @@ from pyrodvae.distributions import power
 from pyrodvae.dvae import DVAE
 from pyrodvae.guides import Guide
 from pyrodvae.models import MODELS
+from pyrodvae.objective import elbo
 from pyrodvae.program import Program, local_parameters
-from pyrodvae.train import elbo
 
 
 def plain_loss(model: DVAE, guide: Guide, x: Tensor) -> Tensor:

@@ -116,37 +116,31 @@ def enhance(
     sample_rate: int | None = None,
     model: str | Path | Run = "rvae",
     engine: str | Engine = "langevin",
-    config: EnhanceConfig | None = None,
+    config: EnhanceConfig = EnhanceConfig(),
     device: str = "cpu",
     each: Callable[[float], None] = lambda share: None,
-    **settings: Any,
 ) -> Enhanced:
     """Separate speech from noise in a recording, with a model that never heard noise.
 
     ::
 
         result = pyrodvae.enhance("noisy.wav")
-        result = pyrodvae.enhance(x, sample_rate=44_100, iterations=50, seed=1)
+        result = pyrodvae.enhance(x, sample_rate=44_100, config=EnhanceConfig(iterations=50, seed=1))
 
     Args:
         audio: a file, or a waveform (N,) or (C, N) of floats; channels are enhanced side by side.
         sample_rate: of the waveform in Hz; not given for a file.
         model: key of shipped weights, folder of a run, or a loaded run.
         engine: key, or an engine with its settings.
-        config: all settings at once; else they are taken from ``settings``.
+        config: iterations, chains, rank of the noise, seed.
         device: for example ``"cuda"``.
         each: called with the finished share, between 0 and 1.
-        settings: fields of :class:`EnhanceConfig`.
 
     Raises:
         AudioError: the audio cannot be used.
         WeightsError: the model cannot be loaded.
-        ValueError: no such engine or setting, or no sensible sample rate.
+        ValueError: no such engine, or no sensible sample rate.
     """
-    try:
-        config = config or EnhanceConfig(**settings)
-    except TypeError as error:
-        raise ValueError(f"enhance() does not know a setting: {error}.") from error
     waveform, rate, name = _read(audio, sample_rate)
     run = model if isinstance(model, Run) else load_run(model, device)
     engine = make_engine(engine) if isinstance(engine, str) else engine

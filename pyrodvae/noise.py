@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from pyrodvae.distributions import power
 from pyrodvae.nets import POWER_FLOOR
 
+TINY = 1e-30
+"""A pattern that has died has zero over zero in its update; it stays dead."""
+
 
 class NMFNoise(nn.Module):
     r"""Noise whose power spectrogram is a product of non-negative factors, one pair per sequence.
@@ -90,9 +93,9 @@ class MStep:
         """
         A, C = _ratios(x_power, speech, noise.variance)
         Ht = noise.H.mT
-        noise.W *= ((A.mT @ Ht) / (C.mT @ Ht)).sqrt()
+        noise.W *= ((A.mT @ Ht) / (C.mT @ Ht + TINY)).sqrt()
         A, C = _ratios(x_power, speech, noise.variance)
-        noise.H *= ((A @ noise.W) / (C @ noise.W)).sqrt().mT
+        noise.H *= ((A @ noise.W) / (C @ noise.W + TINY)).sqrt().mT
         total = noise.W.sum(1, keepdim=True).clamp(min=POWER_FLOOR)
         noise.W /= total
         noise.H *= total.mT
@@ -105,7 +108,7 @@ class MStep:
         weighted = variance * inverse
         above = (x_power * weighted * inverse).sum((0, -1))
         below = weighted.sum((0, -1))
-        return gain * (above / below).sqrt()[..., None]
+        return gain * (above / (below + TINY)).sqrt()[..., None]
 
 
 def _ratios(x_power: Tensor, speech: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

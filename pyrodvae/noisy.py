@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pyrodvae.distributions import ComplexNormal
-from pyrodvae.dvae import BATCH, DVAE, check_sequences
+from pyrodvae.dvae import BATCH, DVAE, check_sequences, over_frames
 from pyrodvae.noise import NMFNoise
 from pyrodvae.program import Program
 
@@ -48,17 +48,31 @@ class NoisySpeech(Program):
         """Sites ``z`` (event (T, D)) and ``x`` (event (T, F)) for noisy x (B, T, F)."""
         check_sequences(x, self.speech.observed)
         with pyro.plate(BATCH, len(x), dim=-1):
-            z: Tensor = pyro.sample("z", self.speech.prior(x))
-            v = self.noise.variance + self.scaled(self.speech_variance(z))
-            pyro.sample("x", ComplexNormal(v, validate_args=False).to_event(2), obs=x)
+            z: Tensor = pyro.sample("z", self.speech.prior(x, lengths))
+            v = self.noise.variance + self.scaled(self._taken(z, lengths))
+            p_x = ComplexNormal(v, validate_args=False).to_event(1)
+            pyro.sample("x", over_frames(p_x, lengths), obs=x)
         return z
 
-    def speech_variance(self, z: Tensor) -> Tensor:
-        """v(z), (S, B, T, F). The last one is kept: E-step and M-step ask for the same z."""
-        if self._last is None or self._last[0] is not z:
-            p = self.speech.prior(z)
-            self._last = (z, self.speech.likelihood(z, z, p).variance)
-        return self._last[1]
+    def speech_variance(self, z: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """v(z), (S, B, T, F); kept for the next run of the program, which will ask for the same z."""
+        v = self._variance(z, lengths)
+        self._last = (z, v)
+        return v
+
+    def _taken(self, z: Tensor, lengths: Tensor | None) -> Tensor:
+        """The kept variance if it is of this z and has the graph that is needed, else a new one.
+
+        It is taken only once: a backward pass frees its graph.
+        """
+        last, self._last = self._last, None
+        needs_graph = torch.is_grad_enabled() and z.requires_grad
+        if last is not None and last[0] is z and (last[1].requires_grad or not needs_graph):
+            return last[1]
+        return self._variance(z, lengths)
+
+    def _variance(self, z: Tensor, lengths: Tensor | None) -> Tensor:
+        return self.speech.likelihood(z, z, self.speech.prior(z, lengths), lengths).variance
 
     def scaled(self, variance: Tensor) -> Tensor:
         """g · v."""

@@ -10,16 +10,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import pyro
 import torch
-from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from tqdm import tqdm
 
 from pyrodvae.data import Crops, load, scan
 from pyrodvae.dvae import DVAE
 from pyrodvae.guides import Guide
+from pyrodvae.objective import KLWeight, elbo, find_nan, terms
 from pyrodvae.program import local_parameters
 from pyrodvae.signal import STFT
 from pyrodvae.weights import base_card, make_pair, save_run
@@ -68,40 +66,13 @@ class TrainConfig:
     latent: int = 16
     seed: int = 0
 
-
-class KLWeight(Messenger):
-    """Scale every latent site by β, in model and guide alike, so that only the KL term shrinks.
-
-    At β = 0 the latent sites are masked out instead, since Pyro refuses a scale of zero.
-    """
-
-    def __init__(self, beta: float) -> None:
-        super().__init__()
-        self.beta = beta
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if msg["is_observed"] or pyro.poutine.util.site_is_subsample(msg):
-            return
-        if self.beta > 0:
-            msg["scale"] = msg["scale"] * self.beta
-        else:
-            msg["mask"] = False
-
-
-def elbo(objective: str) -> Trace_ELBO:
-    """Pyro's loss for an objective: the fully sampled ELBO, or the one with analytic KL terms."""
-    if objective not in ("analytic", "sampled"):
-        raise ValueError(f"The objective is 'analytic' or 'sampled', not '{objective}'.")
-    return TraceMeanField_ELBO() if objective == "analytic" else Trace_ELBO()
-
-
-def terms(model: DVAE, guide: Guide, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """One draw of (log p(x | z), KL(q ‖ p) along the path), each (B,), in nats."""
-    q = guide.posterior(x, lengths)
-    z = q.rsample()
-    p = model.prior(x, lengths)
-    log_p = model.likelihood(z, x, p, lengths).log_prob(x)
-    return p.sum_frames(log_p), torch.distributions.kl_divergence(q, p)
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "frames", "learning_rate", "clip", "hidden", "latent"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be more than 0, not {getattr(self, name)}.")
+        for name in ("beta", "warmup", "patience", "gain_db", "denoise_db"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} cannot be negative: {getattr(self, name)}.")
 
 
 def validate(model: DVAE, guide: Guide, crops: Crops, seed: int) -> tuple[float, float]:
@@ -116,26 +87,6 @@ def validate(model: DVAE, guide: Guide, crops: Crops, seed: int) -> tuple[float,
             nll, kl = nll - float(a.sum()), kl + float(b.sum())
             frames += x.shape[0] * x.shape[1] if lengths is None else float(lengths.sum())
     return nll / frames, kl / frames
-
-
-def find_nan(model: DVAE, guide: Guide, x: Tensor, lengths: Tensor | None) -> str:
-    """Name the first site, sequence and frame where a value or its log-probability is not finite."""
-    with torch.no_grad():
-        q = guide.posterior(x, lengths)
-        z = q.rsample()
-        p = model.prior(x, lengths)
-        per_frame = {
-            "x (its data)": x.abs().sum(-1),
-            "z (drawn from the guide)": z.sum(-1),
-            "z (under the guide)": q.along(z).log_prob(z),
-            "z (under the prior)": p.along(z).log_prob(z),
-            "x (given z)": model.likelihood(z, x, p, lengths).log_prob(x),
-        }
-    for site, value in per_frame.items():
-        bad = (~torch.isfinite(value)).nonzero()
-        if len(bad):
-            return f"site {site}, sequence {int(bad[0][-2])} of the batch, frame {int(bad[0][-1])}"
-    return "no single site: the values are finite on a second draw"
 
 
 class Trainer:
@@ -192,15 +143,17 @@ class Trainer:
         with local_parameters(), KLWeight(beta):
             loss = self.loss(x, lengths) / frames
         loss.backward()
+        value = float(loss.detach())
+        loss = loss.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
-        if not (math.isfinite(float(loss)) and math.isfinite(float(norm))):
+        if not (math.isfinite(value) and math.isfinite(float(norm))):
             raise TrainingError(
                 f"Not a number in {where}: {find_nan(self.model, self.guide, x, lengths)}. Lower the "
                 "learning rate or look at that recording; the last good epoch is kept."
             )
         self.optimiser.step()
         self.schedule.step()
-        return float(loss)
+        return value
 
     def run_epoch(self, show: bool = True) -> dict[str, float]:
         """Train one epoch and validate; returns the row of the history."""
@@ -236,6 +189,11 @@ class Trainer:
         stale = self.epoch - 1 - max(self.best[1], self.config.warmup)
         return self.epoch >= self.config.epochs or stale >= self.config.patience
 
+    def settings(self) -> dict[str, Any]:
+        """All that has to be the same on resumption."""
+        pair = {"model": type(self.model).__name__, "guide": str(self.guide.sees)}
+        return {**pair, **asdict(self.config)}
+
     def save(self, path: Path) -> None:
         """Write the checkpoint in one step."""
         temporary = path.with_suffix(".tmp")
@@ -247,7 +205,7 @@ class Trainer:
             "epoch": self.epoch,
             "history": self.history,
             "best": self.best,
-            "config": asdict(self.config),
+            "settings": self.settings(),
         }
         torch.save(state, temporary)
         os.replace(temporary, path)
@@ -260,11 +218,12 @@ class Trainer:
         """
         try:
             state = torch.load(path, weights_only=True, map_location=self.device)
-            config = state["config"]
+            then = state["settings"]
         except Exception as error:  # torch raises half a dozen kinds for a damaged file
             raise TrainingError(f"The checkpoint {path} is damaged: {error}") from error
-        if config != asdict(self.config):
-            changed = [k for k, v in asdict(self.config).items() if config.get(k) != v]
+        now = self.settings()
+        if then != now:
+            changed = [k for k, v in now.items() if then.get(k) != v]
             raise TrainingError(
                 f"The checkpoint {path} was made with other settings ({', '.join(changed)}): resume "
                 "with the same ones, or train into a new folder."

@@ -9,6 +9,7 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from runs import corpus, small, uninterrupted  # noqa: F401 (fixtures)
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # no test opens a window
 torch.set_num_threads(1)  # reductions in one order: the same numbers on every machine

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from pyrodvae.dvae import DVAE
 from pyrodvae.guides import Guide, make_guide
@@ -70,7 +70,7 @@ def save_run(folder: Path, model: DVAE, guide: Guide, card: dict[str, Any]) -> N
         for name, value in module.state_dict().items()
     }
     temporary = folder / f".{WEIGHTS}.tmp"
-    save_file(tensors, temporary)
+    temporary.write_bytes(save(tensors))  # save_file would leave a file that only its owner reads
     os.replace(temporary, folder / WEIGHTS)
     write_card(folder, card)
 

@@ -1,0 +1,142 @@
+"""Training: it learns, and keeps the best."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from runs import TINY, equal, fit, small_trainer
+
+from pyrodvae.models import MODELS
+from pyrodvae.objective import terms
+from pyrodvae.train import CHECKPOINT, TrainConfig, validate
+from pyrodvae.weights import CARD, WEIGHTS, load_run
+
+pytestmark = pytest.mark.usefixtures("small")
+
+# --- learning
+
+
+@pytest.mark.parametrize("objective", ["analytic", "sampled"])
+@pytest.mark.parametrize("model", MODELS)
+def test_training_lowers_the_validation_loss(
+    corpus: Path, tmp_path: Path, model: str, objective: str
+) -> None:
+    def fall(rate: float) -> float:
+        options = {"objective": objective, "warmup": 0, "epochs": 3, "batch_size": 4, "learning_rate": rate}
+        history = fit(corpus, tmp_path / str(rate), model, **options).history
+        return history[0]["val_loss"] - history[-1]["val_loss"]
+
+    assert fall(3e-2) > 20
+    assert abs(fall(1e-9)) < 0.01
+
+
+def test_what_a_run_leaves_behind(uninterrupted: Path) -> None:
+    assert {p.name for p in uninterrupted.iterdir()} == {
+        WEIGHTS,
+        CARD,
+        CHECKPOINT,
+        "history.csv",
+        "manifest.tsv",
+    }
+    rows = list(csv.DictReader((uninterrupted / "history.csv").read_text().splitlines()))
+    assert [int(r["epoch"]) for r in rows] == [1, 2, 3, 4]
+    assert [float(r["beta"]) for r in rows] == [0.0, 0.5, 1.0, 1.0]
+    for r in rows:
+        assert float(r["val_loss"]) == float(r["val_nll"]) + float(r["val_kl"])
+    run = load_run(uninterrupted)
+    assert run.stft == TINY
+    assert run.card["training"]["recordings"] == 5
+    assert run.card["training"]["seed"] == 0
+
+
+def test_curves_are_drawn(corpus: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr("pyrodvae.train.STFT", lambda: TINY)
+    fit(corpus, tmp_path, "vae", epochs=1)
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("beta", "warmup", "wanted"),
+    [(1.0, 0, [1, 1, 1]), (0.5, 2, [0, 0.25, 0.5, 0.5]), (0.01, 50, [0, 0.0002]), (0.0, 3, [0, 0, 0, 0])],
+)
+def test_weight_of_the_kl_rises_linearly(beta: float, warmup: int, wanted: list[float]) -> None:
+    trainer = small_trainer(TrainConfig(beta=beta, warmup=warmup, hidden=3, latent=2))
+    assert [trainer.beta(e) for e in range(len(wanted))] == pytest.approx(wanted)
+    assert trainer.beta(1000) == beta
+
+
+def test_a_step_reads_its_loss_without_the_graph(monkeypatch) -> None:
+    read = []
+    monkeypatch.setattr(
+        torch.Tensor, "__float__", lambda self: read.append(self.requires_grad) or self.detach().item()
+    )
+    small_trainer().step(torch.ones(4, 10, TINY.bins, dtype=torch.cfloat), None, 1.0, "here")
+    assert read
+    assert not any(read)
+
+
+def test_validation_is_the_same_every_time_and_costs_no_chance() -> None:
+    t = small_trainer()
+    torch.manual_seed(4)
+    wanted = torch.rand(3)
+    torch.manual_seed(4)
+    first = validate(t.model, t.guide, t.validation, 0)
+    assert torch.equal(torch.rand(3), wanted)
+    assert validate(t.model, t.guide, t.validation, 0) == first
+    assert validate(t.model, t.guide, t.validation, 1) != first
+
+
+def test_validation_is_a_mean_over_real_frames() -> None:
+    t = small_trainer()
+    crops = replace(t.validation, signals=[0.1 * torch.randn(n) for n in (300, 350)])
+    nll = kl = frames = 0.0
+    torch.manual_seed(3)
+    for x, lengths in crops.epoch(3):
+        log_p, divergence = terms(t.model, t.guide, x, lengths)
+        assert lengths is not None
+        nll, kl, frames = nll - log_p.sum(), kl + divergence.sum(), frames + lengths.sum()
+    wanted = pytest.approx((float(nll.detach() / frames), float(kl.detach() / frames)))
+    assert validate(t.model, t.guide, crops, 3) == wanted
+    assert validate(t.model, t.guide, t.validation, 3) != wanted
+
+
+def test_a_step_does_not_look_at_padding() -> None:
+    def step(x: torch.Tensor) -> float:
+        torch.manual_seed(1)
+        return small_trainer().step(x, torch.tensor([10, 4, 7, 2]), 1.0, "here")
+
+    x = torch.randn(4, 10, TINY.bins, dtype=torch.cfloat)
+    padded, real = x.clone(), x.clone()
+    padded[1, 4:] = 9
+    real[1, 3] = 9
+    assert step(padded) == step(x) != step(real)
+
+
+def test_best_weights_are_kept_not_the_last(corpus: Path, tmp_path: Path, monkeypatch) -> None:
+    losses, states = iter([3.0, 1.0, 2.0, 5.0]), []
+
+    def rising(model, guide, crops, seed) -> tuple[float, float]:
+        states.append(copy.deepcopy(model.state_dict()))
+        return next(losses), 0.0
+
+    monkeypatch.setattr("pyrodvae.train.validate", rising)
+    fit(corpus, tmp_path)
+    kept = load_run(tmp_path).model.state_dict()
+    assert [equal(dict(kept), dict(s)) for s in states] == [False, True, False, False]
+    assert json.loads((tmp_path / CARD).read_text())["validation"]["epoch"] == 2
+
+
+@pytest.mark.parametrize(("warmup", "wanted"), [(0, 3), (2, 4)])
+def test_patience_counts_from_the_best_epoch_after_the_warmup(
+    corpus: Path, tmp_path: Path, monkeypatch, warmup: int, wanted: int
+) -> None:
+    losses = iter([3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
+    monkeypatch.setattr("pyrodvae.train.validate", lambda *_: (next(losses), 0.0))
+    assert fit(corpus, tmp_path, patience=2, warmup=warmup, epochs=6).epoch == wanted + (warmup > 0)
