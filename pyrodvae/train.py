@@ -144,7 +144,6 @@ class Trainer:
             loss = self.loss(x, lengths) / frames
         loss.backward()
         value = float(loss.detach())
-        loss = loss.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         if not (math.isfinite(value) and math.isfinite(float(norm))):
             raise TrainingError(

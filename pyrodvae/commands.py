@@ -1,0 +1,207 @@
+"""What each command of the command line does: options in, exit status out."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+
+import torch
+from tqdm import tqdm
+
+from pyrodvae.audio import AudioError, read_audio, write_audio
+from pyrodvae.engines import ENGINES, Engine
+from pyrodvae.enhance import EnhanceConfig, make_engine
+from pyrodvae.evaluate import System, clean_speech, enhancer, evaluate, mixtures, pairs, resynthesizer
+from pyrodvae.files import Transform, enhancing, plan, resynthesizing, transform_files
+from pyrodvae.guides import GUIDES
+from pyrodvae.metrics import score
+from pyrodvae.models import MODELS
+from pyrodvae.settings import apply, describe
+from pyrodvae.synthesis import generate
+from pyrodvae.train import TrainConfig, train
+from pyrodvae.weights import SHIPPED, WEIGHTS, Run, load_run
+
+
+def log(text: str) -> None:
+    """Write a line to stderr, above a progress bar if there is one."""
+    tqdm.write(f"pyrodvae: {text}", file=sys.stderr)
+
+
+def run_enhance(options: Namespace) -> int:
+    """Enhance files and folders."""
+    config, (engine,) = _enhancement(options, [options.engine])
+    return _transform(options, lambda run: enhancing(run, engine, config, options.device))
+
+
+def run_resynthesize(options: Namespace) -> int:
+    """Resynthesize a file or a folder."""
+    return _transform(options, resynthesizing)
+
+
+def run_generate(options: Namespace) -> int:
+    """Generate a sound file."""
+    run = load_run(options.model)
+    write_audio(options.out, generate(run, options.seconds, options.seed), run.stft.sample_rate)
+    return 0
+
+
+def run_train(options: Namespace) -> int:
+    """Train a model into the folder of a run."""
+    (config,) = apply(_assignments(options, "epochs", "seed"), TrainConfig())
+    trainer = train(
+        options.model,
+        options.data,
+        options.out,
+        val=options.val,
+        manifest=options.manifest,
+        split=_split(options, "train"),
+        guide=options.guide,
+        config=config,
+        resume=options.resume,
+        device=_device(options.device),
+        log=lambda text: tqdm.write(text, file=sys.stderr),
+    )
+    loss, epoch = trainer.best
+    print(f"{options.out}: best validation loss {loss:.2f} nats per frame, in epoch {epoch + 1}")
+    return 0
+
+
+def run_evaluate(options: Namespace) -> int:
+    """Measure enhancement on pairs or mixtures, or resynthesis on speech; the table to stdout."""
+    select = {"limit": options.limit, "manifest": options.manifest, "split": _split(options, "test")}
+    if options.pairs and (options.speech or options.noise or options.manifest):
+        raise ValueError("--pairs stands alone, without --speech, --noise and --manifest.")
+    if not options.pairs and not options.speech:
+        raise ValueError("Give the recordings: --pairs DIR, --speech DIR --noise DIR, or --speech DIR alone.")
+    if options.pairs:
+        trials = pairs(options.pairs, options.limit)
+    elif options.noise:
+        rules = [_rule(text) for text in options.pair_rule]
+        trials = mixtures(options.speech, options.noise, options.snr, rules=rules, **select)
+    else:
+        trials = clean_speech(options.speech, **select)
+    config, engines = _enhancement(options, options.engine)
+    run, systems = load_run(options.model, _device(options.device)), list[System]()
+    if options.pairs or options.noise:
+        for key, engine in zip(options.engine, engines, strict=True):
+            systems.append(enhancer(options.model, run, key, engine, config, options.device))
+    else:
+        systems.append(resynthesizer(options.model, run))
+    results = evaluate(
+        systems, trials, seeds=options.seeds or [config.seed], metrics=options.metrics, out=options.out
+    )
+    if results.rows:
+        print(results.table())
+    return _complain(results.failed, len(trials), "recordings")
+
+
+def run_score(options: Namespace) -> int:
+    """Score an estimate; stereo is mixed down, and a metric that does not exist is told with its reason."""
+    (s, rate), (e, other) = (read_audio(path) for path in (options.clean, options.estimate))
+    if rate != other:
+        raise AudioError(f"{options.clean} has {rate} Hz and {options.estimate} {other} Hz: resample one.")
+    found = score(e.mean(0), s.mean(0), rate, options.metrics)
+    if options.json:
+        table: dict[str, object] = {
+            name: value if math.isfinite(value) else None for name, (value, _) in found.items()
+        }
+        table["reasons"] = {
+            name: why or f"the value is {value}"
+            for name, (value, why) in found.items()
+            if not math.isfinite(value)
+        }
+        print(json.dumps(table, indent=2))
+    else:
+        for name, (value, why) in found.items():
+            print(f"{name:<10}{value:8.3f}  {why}".rstrip())
+    return 0
+
+
+def run_list(options: Namespace) -> int:
+    """List models, guides and engines by their keys."""
+    tables: dict[str, dict[str, str]] = {
+        "models": {
+            key: _headline(model) + (" [weights]" if (SHIPPED / key / WEIGHTS).is_file() else "")
+            for key, model in MODELS.items()
+        },
+        "guides": {key: str(sees or "what the model's paper lets it see") for key, sees in GUIDES.items()},
+        "engines": {
+            key: f"{_headline(kind)}\n{'':16}--set {describe(kind())}" for key, kind in ENGINES.items()
+        },
+    }
+    for what in [options.what] if options.what else tables:
+        print(f"{what}:")
+        for key, text in tables[what].items():
+            print(f"  {key:<14}{text}")
+    return 0
+
+
+# --- what they share
+
+
+def _transform(options: Namespace, make: Callable[[Run], Transform]) -> int:
+    """Do the same to all files, and tell at the end which failed."""
+    jobs = plan(options.inputs, options.out)
+    transform = make(load_run(options.model, _device(options.device)))
+    failed = transform_files(jobs, transform, force=options.force, log=log)
+    return _complain(failed, len(jobs), "files")
+
+
+def _complain(failed: Sequence[tuple[object, str]], total: int, what: str) -> int:
+    """Tell what failed; 1 if something did."""
+    reasons = [why for _, why in failed]
+    if total == 1 and failed:
+        log(f"error: {reasons[0]}")
+    elif failed:
+        log("\n  ".join([f"error: {len(failed)} of {total} {what} failed:", *reasons]))
+    return int(bool(failed))
+
+
+def _enhancement(options: Namespace, keys: Sequence[str]) -> tuple[EnhanceConfig, list[Engine]]:
+    """The settings of enhancement and of each engine."""
+    texts = _assignments(options, "iterations", "chains", "noise_rank", "seed")
+    config, *engines = apply(texts, EnhanceConfig(), *(make_engine(key) for key in keys))
+    return config, engines
+
+
+def _assignments(options: Namespace, *names: str) -> list[str]:
+    """Options that were given, and those of --set, which have the last word."""
+    given = {name: getattr(options, name) for name in names}
+    return [*(f"{name}={value}" for name, value in given.items() if value is not None), *options.set]
+
+
+def _device(name: str) -> str:
+    """The name of a device that can be used.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    try:
+        if name.split(":")[0] in ("cpu", "cuda", "mps"):
+            torch.zeros(1, device=name).cpu()
+            return name
+    except (RuntimeError, AssertionError):  # AssertionError: torch was built without it
+        pass
+    raise ValueError(f"The device '{name}' cannot be used here: leave --device out to compute on the CPU.")
+
+
+def _split(options: Namespace, default: str) -> str:
+    if options.split and not options.manifest:
+        raise ValueError("--split needs the --manifest that names the splits.")
+    return options.split or default
+
+
+def _rule(text: str) -> tuple[str, str]:
+    noise, colon, speech = text.partition(":")
+    if not (noise and colon and speech):
+        raise ValueError(f"A pair rule is written NOISE:SPEECH, not '{text}'.")
+    return noise, speech
+
+
+def _headline(kind: type) -> str:
+    """The first line of a docstring."""
+    return (inspect.getdoc(kind) or "").partition("\n")[0]

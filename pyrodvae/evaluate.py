@@ -1,0 +1,436 @@
+"""Measuring: systems on recordings with a clean reference, one row of scores for each run."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import math
+import os
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean, stdev
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from pyrodvae.audio import AudioError, check_waveform, read_audio
+from pyrodvae.data import audio_files, scan
+from pyrodvae.engines import Engine
+from pyrodvae.enhance import EnhanceConfig, enhance
+from pyrodvae.metrics import METRICS, Measurement, score
+from pyrodvae.settings import describe
+from pyrodvae.signal import resample
+from pyrodvae.synthesis import resynthesize
+from pyrodvae.weights import Run
+
+Array = npt.NDArray[np.float32]
+Row = dict[str, str]
+RunKey = tuple[str, str, str]  # file, seed and ratio: what tells the runs of one system apart
+
+RATE = 16_000
+"""Recordings are measured mono at this rate."""
+
+KEY = ("model", "system", "settings", "seed", "file", "noise", "snr")
+"""The columns that tell one run from another."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A recording to be worked on, with its reference.
+
+    Args:
+        file, noise, snr: what it is called in the results; noise and snr may be empty.
+        load: gives (reference, input), both (N,) at :data:`RATE`; the same array twice where the
+            reference is the input and there is nothing to improve.
+    """
+
+    file: str
+    noise: str
+    snr: str
+    load: Callable[[], tuple[Array, Array]]
+
+
+@dataclass(frozen=True)
+class System:
+    """What is measured.
+
+    Args:
+        model, name, settings: what it is called in the results.
+        process: ``(input (N,), seed) -> estimate (N,)`` at :data:`RATE`.
+    """
+
+    model: str
+    name: str
+    settings: str
+    process: Callable[[Array, int], npt.ArrayLike]
+
+
+# --- what is measured
+
+
+def enhancer(
+    model: str, run: Run, name: str, engine: Engine, config: EnhanceConfig, device: str = "cpu"
+) -> System:
+    """Enhancement by an engine, as a system; the seed of ``config`` gives way to that of each run."""
+
+    def process(x: Array, seed: int) -> npt.ArrayLike:
+        settings = replace(config, seed=seed)
+        return enhance(x, sample_rate=RATE, model=run, engine=engine, config=settings, device=device).speech
+
+    return System(
+        f"{model}@{fingerprint(run)}", name, f"{describe(engine)} {describe(config, 'seed')}", process
+    )
+
+
+def resynthesizer(model: str, run: Run) -> System:
+    """Analysis and resynthesis of clean speech, as a system."""
+    return System(
+        f"{model}@{fingerprint(run)}", "resynthesis", "", lambda x, seed: resynthesize(x, RATE, run)
+    )
+
+
+def fingerprint(run: Run) -> str:
+    """Eight hexadecimal digits that tell these weights from others."""
+    digest = hashlib.sha256()
+    for module in (run.model, run.guide):
+        for name, value in module.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()[:8]
+
+
+# --- on what
+
+
+def pairs(folder: Path, limit: int | None = None) -> list[Trial]:
+    """Recordings of equal name in ``clean/`` and ``noisy/`` below a folder.
+
+    Raises:
+        AudioError: one of the two is missing, or both are empty.
+    """
+    clean, noisy = folder / "clean", folder / "noisy"
+    names = sorted({p.relative_to(side) for side in (clean, noisy) for p in audio_files(side)})
+    if not names:
+        raise AudioError(f"There is no recording in {clean} and {noisy}.")
+
+    def trial(name: Path) -> Trial:
+        return Trial(name.as_posix(), "", "", lambda: (read_mono(clean / name), read_mono(noisy / name)))
+
+    return [trial(name) for name in spread(names, limit)]
+
+
+def clean_speech(
+    speech: Path, limit: int | None = None, manifest: Path | None = None, split: str | None = None
+) -> list[Trial]:
+    """Clean recordings below a folder, each its own reference.
+
+    Raises:
+        AudioError: there is none.
+    """
+
+    def trial(path: Path) -> Trial:
+        def load() -> tuple[Array, Array]:
+            s = read_mono(path)
+            return s, s
+
+        return Trial(path.relative_to(speech).as_posix(), "", "", load)
+
+    return [trial(path) for path in spread(select(speech, manifest, split), limit)]
+
+
+def mixtures(
+    speech: Path,
+    noise: Path,
+    snrs: Sequence[float],
+    limit: int | None = None,
+    manifest: Path | None = None,
+    split: str | None = None,
+    rules: Sequence[tuple[str, str]] = (),
+) -> list[Trial]:
+    """Each recording of speech in a piece of noise, at each signal-to-noise ratio.
+
+    File and place of the noise follow from the name of the speech, so they are the same at every
+    ratio, in every run, and whatever else is selected; noise shorter than the speech is repeated.
+
+    Args:
+        speech, noise: folders.
+        snrs: in dB, of the whole recordings.
+        limit: take so many recordings of speech, evenly spread over the folder.
+        manifest, split: select recordings, of speech and noise alike.
+        rules: (a, b): noise with a in its path only goes with speech with b in its path.
+
+    Raises:
+        AudioError: no speech, no noise, or no noise that a recording may be mixed with.
+    """
+    noises = select(noise, manifest, split)
+
+    def trial(path: Path, snr: float) -> Trial:
+        name = path.relative_to(speech).as_posix()
+        chance = np.random.default_rng(zlib.crc32(name.encode()))
+        fitting = [n for n in noises if all(b in str(path) or a not in str(n) for a, b in rules)]
+        if not fitting:
+            raise AudioError(f"The rules leave no noise to mix with {path}.")
+        chosen = fitting[chance.integers(len(fitting))]
+        place = chance.random()
+        return Trial(
+            name, chosen.relative_to(noise).as_posix(), f"{snr:g}", lambda: mix(path, chosen, place, snr)
+        )
+
+    return [trial(path, snr) for path in spread(select(speech, manifest, split), limit) for snr in snrs]
+
+
+def mix(speech: Path, noise: Path, place: float, snr: float) -> tuple[Array, Array]:
+    """A recording and its mixture with the part of a noise that starts at a place in [0, 1).
+
+    Raises:
+        AudioError: one of them cannot be used, or is silent there.
+    """
+    s, n = read_mono(speech), read_mono(noise)
+    start = int(place * max(1, len(n) - len(s) + 1))
+    n = np.take(n, range(start, start + len(s)), mode="wrap")
+    level = float(np.sum(n**2, dtype=np.float64))
+    if level == 0:
+        raise AudioError(f"{noise} is silent where {speech} would be mixed in.")
+    ratio = float(np.sum(s**2, dtype=np.float64)) / level
+    return s, s + n * np.float32(math.sqrt(ratio / 10 ** (snr / 10)))
+
+
+def select(folder: Path, manifest: Path | None = None, split: str | None = None) -> list[Path]:
+    """The recordings below a folder (that a manifest names), unreadable ones too: they fail by name.
+
+    Raises:
+        AudioError: there is no readable one.
+    """
+    corpus = scan(folder, manifest, split if manifest else None)
+    return sorted([*corpus.files, *(path for path, _ in corpus.skipped)])
+
+
+def spread(items: Sequence[Path], limit: int | None) -> list[Path]:
+    """At most so many items, evenly spread.
+
+    Raises:
+        ValueError: less than one is asked for.
+    """
+    if limit is None or limit >= len(items):
+        return list(items)
+    if limit < 1:
+        raise ValueError(f"The limit must be at least 1, not {limit}.")
+    return [items[i * len(items) // limit] for i in range(limit)]
+
+
+def read_mono(path: Path) -> Array:
+    """A recording with its channels averaged, (N,) at :data:`RATE`.
+
+    Raises:
+        AudioError: it cannot be used.
+    """
+    waveform, rate = read_audio(path)
+    check_waveform(waveform, path, rate)
+    mono: Array = resample(waveform.mean(0), rate, RATE).astype(np.float32)
+    return mono
+
+
+# --- how it is measured
+
+
+@dataclass
+class Results:
+    """What was measured, and what could not be.
+
+    Args:
+        metrics: names.
+        rows: one for each system, recording and seed; numbers as text, as in the CSV file.
+        failed: (file, reason) of each recording that could not be used.
+    """
+
+    metrics: tuple[str, ...]
+    rows: list[Row] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+
+    def table(self) -> str:
+        """Mean ± standard error over recordings of input, output and improvement, as text.
+
+        The runs of one recording (seeds, and ratios in the lines "all") are averaged first. Scores
+        that are NaN or infinite are left out of the means, and counted with their reasons below. The
+        worst run is the one that improved least.
+        """
+        lines = [("system", "snr", "metric", "files", "input", "output", "improvement", "worst")]
+        snrs = sorted({row["snr"] for row in self.rows}, key=lambda snr: float(snr or 0))
+        systems = list(dict.fromkeys(row["system"] for row in self.rows))
+        for system in systems:
+            for snr in [*snrs, *(["all"] if len(snrs) > 1 else [])]:
+                rows = [r for r in self.rows if r["system"] == system and snr in (r["snr"], "all")]
+                lines += [(system, snr, name, *_summary(rows, name)) for name in self.metrics if rows]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+        for system in systems:
+            rtf = fmean(float(r["rtf"]) for r in self.rows if r["system"] == system)
+            text.append(f"{system}: {rtf:.3f} seconds per second of sound")
+        missing = Counter(why for row in self.rows for why in row["reasons"].split(" | ") if why)
+        text += [f"not in the means, {count} times: {why}" for why, count in missing.items()]
+        return "\n".join(text)
+
+
+def evaluate(
+    systems: Sequence[System],
+    trials: Sequence[Trial],
+    *,
+    seeds: Sequence[int] = (0,),
+    metrics: Iterable[str] | None = None,
+    out: Path | None = None,
+) -> Results:
+    """Run every system on every recording with every seed, with a progress bar on stderr.
+
+    Args:
+        systems, trials: what, and on what.
+        seeds: of the systems.
+        metrics: names; all by default.
+        out: a CSV file. Each run is added to it as soon as it is done, and runs that it holds already
+            are taken from it.
+
+    Raises:
+        ValueError: unknown metrics, or a file with other columns.
+        OSError: the file cannot be read or written.
+    """
+    names = tuple(METRICS if metrics is None else metrics)
+    score([], [], RATE, names)  # refuses unknown metrics
+    scores = [f"{name}_{side}" for name in names for side in ("in", "out")]
+    table = Table(out, [*KEY, "seconds", "rtf", *scores, "reasons"])
+    results = Results(names)
+    runs = [(system, seed) for system in systems for seed in seeds]
+    with tqdm(total=len(trials) * len(runs), unit="run") as bar:
+        for i, trial in enumerate(trials):
+            bar.set_description_str(f"{trial.file} {trial.snr}".strip(), refresh=False)
+            try:
+                _measure(trial, runs, names, table, results, bar.update)
+            except ValueError as error:
+                results.failed.append((trial.file, str(error)))
+                bar.update((i + 1) * len(runs) - bar.n)
+    results.failed = list(dict.fromkeys(results.failed))
+    return results
+
+
+def _measure(
+    trial: Trial,
+    runs: Sequence[tuple[System, int]],
+    metrics: Sequence[str],
+    table: Table,
+    results: Results,
+    each: Callable[[], object],
+) -> None:
+    """All runs on one recording, which is read and its input scored once, if a run is missing."""
+    keys = [
+        (system.model, system.name, system.settings, str(seed), trial.file, trial.noise, trial.snr)
+        for system, seed in runs
+    ]
+    if any(key not in table.rows for key in keys):
+        s, x = trial.load()
+        given = {} if x is s else score(x, s, RATE, metrics)
+    for key, (system, seed) in zip(keys, runs, strict=True):
+        if key not in table.rows:
+            begin = time.perf_counter()
+            estimate = system.process(x, seed)
+            rtf = (time.perf_counter() - begin) * RATE / len(x)
+            cells = _cells(given, score(estimate, s, RATE, metrics))
+            numbers = {"seconds": f"{len(x) / RATE:.3f}", "rtf": f"{rtf:.4f}"}
+            table.add(dict(zip(KEY, key, strict=True)) | numbers | cells)
+        results.rows.append(table.rows[key])
+        each()
+
+
+def _cells(given: dict[str, Measurement], found: dict[str, Measurement]) -> Row:
+    cells: Row = {}
+    reasons: list[str] = []
+    for side, measured in (("in", given), ("out", found)):
+        for name, (value, why) in measured.items():
+            column = f"{name}_{side}"
+            cells[column] = f"{value:.6g}"
+            if not math.isfinite(value):
+                reasons.append(f"{column}: {why or f'the value is {value}'}")
+    return cells | {"reasons": " | ".join(" ".join(r.split()) for r in reasons)}
+
+
+class Table:
+    """Rows in a CSV file that grows by one whole line at a time, or in memory alone.
+
+    A line that an earlier run left unfinished is dropped.
+
+    Args:
+        path: the file, or None.
+        columns: of the file; :data:`KEY` is among them.
+
+    Raises:
+        ValueError: the file has other columns.
+        OSError: it cannot be read or written.
+    """
+
+    def __init__(self, path: Path | None, columns: list[str]) -> None:
+        self.path, self.columns = path, columns
+        self.rows: dict[tuple[str, ...], Row] = {}
+        if path is None:
+            return
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]
+        reader = csv.DictReader(io.StringIO(whole))
+        if text and list(reader.fieldnames or []) != columns:
+            raise ValueError(
+                f"{path} is not a table of these metrics: choose another file, or the same --metrics."
+            )
+        self.rows = {tuple(row[k] for k in KEY): row for row in reader}
+        if whole != text or not text:
+            temporary = path.with_name(f".{path.name}.tmp")
+            temporary.write_text(whole or self._line({c: c for c in columns}), encoding="utf-8")
+            os.replace(temporary, path)
+
+    def add(self, row: Row) -> None:
+        """Add a row, and write it at once."""
+        row = {column: row.get(column, "") for column in self.columns}
+        self.rows[tuple(row[k] for k in KEY)] = row
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(self._line(row))
+
+    def _line(self, row: Row) -> str:
+        line = io.StringIO()
+        csv.DictWriter(line, self.columns, lineterminator="\n").writerow(row)
+        return line.getvalue()
+
+
+def _summary(rows: list[Row], name: str) -> tuple[str, str, str, str, str]:
+    """Cells of the table: recordings, input, output, improvement, and the worst run."""
+    inputs: dict[RunKey, float] = {}
+    outputs: dict[RunKey, float] = {}
+    gains: dict[RunKey, float] = {}
+    for row in rows:
+        run = (row["file"], row["seed"], row["snr"])
+        before, after = (float(row[f"{name}_{side}"] or "nan") for side in ("in", "out"))
+        values = ((inputs, before), (outputs, after), (gains, after - before))
+        for found, value in values:
+            if math.isfinite(value):
+                found[run] = value
+    digits = 2 if "sdr" in name else 3
+    judged = gains or outputs
+    worst = ""
+    if judged:
+        run = min(judged, key=lambda r: judged[r])
+        worst = f"{judged[run]:{'+' if gains else ''}.{digits}f} {run[0]} seed {run[1]}"
+    files = f"{len({run[0] for run in outputs})} of {len({row['file'] for row in rows})}"
+    return files, _mean(inputs, digits), _mean(outputs, digits), _mean(gains, digits, "+"), worst
+
+
+def _mean(values: dict[RunKey, float], digits: int, sign: str = "") -> str:
+    """Mean ± standard error over recordings, the runs of one averaged first."""
+    groups: dict[str, list[float]] = {}
+    for (file, _, _), value in values.items():
+        groups.setdefault(file, []).append(value)
+    means = [fmean(group) for group in groups.values()]
+    if not means:
+        return ""
+    text = f"{fmean(means):{sign}.{digits}f}"
+    return text if len(means) == 1 else f"{text} ± {stdev(means) / math.sqrt(len(means)):.{digits}f}"

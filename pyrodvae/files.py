@@ -1,0 +1,215 @@
+"""Sound files in, sound files out: one or a folder of them, in bounded memory, each whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from pyrodvae.audio import (
+    FORMATS,
+    INTEGER_BITS,
+    AudioError,
+    AudioInfo,
+    OverlapWriter,
+    Waveform,
+    check_duration,
+    check_finite,
+    check_sound,
+    info,
+    read_segments,
+)
+from pyrodvae.data import audio_files
+from pyrodvae.engines import Engine
+from pyrodvae.enhance import SHARED_SECONDS, WINDOW_SECONDS, EnhanceConfig, enhance
+from pyrodvae.synthesis import resynthesize
+from pyrodvae.weights import Run
+
+Share = Callable[[float], None]
+"""Called with the finished share of a job, between 0 and 1."""
+
+Transform = Callable[[Waveform, int, Share], Waveform]
+"""``(waveform (C, N), rate, each) -> waveform (C, N)``: what is done to a segment."""
+
+SUBTYPES = {*INTEGER_BITS, "FLOAT", "DOUBLE"}
+"""Sample formats that an output takes over from its input; others get their format's default."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A file to read, and the file to write."""
+
+    source: Path
+    target: Path
+
+    @property
+    def done(self) -> bool:
+        """Whether the target is there and not older than the source."""
+        return (
+            self.source.exists()
+            and self.target.exists()
+            and self.target.stat().st_mtime >= self.source.stat().st_mtime
+        )
+
+
+def plan(inputs: Sequence[str | Path], out: str | Path) -> list[Job]:
+    """Which file becomes which.
+
+    One file goes to the file ``out``, or into it where it is a folder. Several inputs, or a folder, go
+    into the folder ``out``: under their own names, and below a folder in its tree. A format that cannot be
+    written becomes ``.wav``.
+
+    Raises:
+        AudioError: a folder holds no recording, two inputs would become one file, or an output
+            would replace an input.
+    """
+    folder = len(inputs) > 1 or Path(inputs[0]).is_dir() or Path(out).is_dir() or str(out).endswith(os.sep)
+    jobs: list[Job] = []
+    for one in map(Path, inputs):
+        if one.is_dir():
+            found = [p for p in audio_files(one) if not _inside(p, Path(out), one)]
+            if not found:
+                raise AudioError(f"There is no recording in {one}.")
+            jobs += [Job(p, _writable(Path(out) / p.relative_to(one))) for p in found]
+        else:
+            jobs.append(Job(one, _writable(Path(out) / one.name) if folder else Path(out)))
+    sources: dict[Path, Path] = {}
+    for job in jobs:
+        target = job.target.resolve()
+        if target in sources:
+            raise AudioError(f"{sources[target]} and {job.source} would both become {job.target}.")
+        sources[target] = job.source
+    for job in jobs:
+        if job.source.resolve() in sources:
+            raise AudioError(f"{job.source} would be overwritten: choose another output.")
+    return jobs
+
+
+def _inside(path: Path, out: Path, source: Path) -> bool:
+    """Whether a file below ``source`` was written by an earlier run, to a folder ``out`` below it."""
+    below = source.resolve() in out.resolve().parents
+    return below and path.resolve().is_relative_to(out.resolve())
+
+
+def _writable(path: Path) -> Path:
+    return path if path.suffix.lower() in FORMATS else path.with_suffix(".wav")
+
+
+def transform_file(
+    source: Path,
+    target: Path,
+    transform: Transform,
+    each: Share = lambda share: None,
+    *,
+    window: float = WINDOW_SECONDS,
+    shared: float = SHARED_SECONDS,
+) -> None:
+    """Write a transformed copy of a recording, segment by segment; its folder is made where it is missing.
+
+    The copy keeps rate and channels, and where its format can hold them, the samples' format. Longer
+    recordings are cut into segments that are faded into each other; silent ones stay as they are.
+
+    Args:
+        source, target: files; the extension of the target gives its format.
+        transform: what is done to each segment.
+        each: called with the finished share.
+        window, shared: length of segments and of their overlap in seconds.
+
+    Raises:
+        AudioError: the source is no audio, too short, silent throughout or has samples that are not
+            finite, or the target cannot be written; then the target is as it was before.
+    """
+    header = info(source)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AudioError(
+            f"{target} cannot be written: its folder cannot be made ({error.strerror})."
+        ) from error
+    done, silent = 0, True
+    with OverlapWriter(target, header.rate, shared, _subtype(header, target)) as out:
+        for segment in read_segments(source, window, shared):
+            check_duration(segment, header.rate, source)
+            check_finite(segment, source)
+            start, length = done, segment.shape[-1]
+
+            def tick(share: float, start: int = start, length: int = length) -> None:
+                each(min(1.0, (start + share * length) / header.frames))
+
+            if np.any(segment):
+                silent = False
+                segment = transform(segment, header.rate, tick)
+            out.write(segment)
+            done += length - round(shared * header.rate)
+        if silent:
+            check_sound(segment, source)
+    each(1.0)
+
+
+def _subtype(header: AudioInfo, target: Path) -> str | None:
+    """The subtype of the source, if it is one of plain samples that the target's format can hold."""
+    kind = FORMATS.get(target.suffix.lower(), "")
+    if header.subtype in SUBTYPES and soundfile.check_format(kind, header.subtype):
+        return header.subtype
+    return None
+
+
+def enhancing(run: Run, engine: str | Engine, config: EnhanceConfig, device: str = "cpu") -> Transform:
+    """Enhancement, as what is done to a segment."""
+
+    def transform(segment: Waveform, rate: int, each: Share) -> Waveform:
+        result = enhance(
+            segment, sample_rate=rate, model=run, engine=engine, config=config, device=device, each=each
+        )
+        return result.speech
+
+    return transform
+
+
+def resynthesizing(run: Run) -> Transform:
+    """Analysis and resynthesis, as what is done to a segment."""
+    return lambda segment, rate, each: resynthesize(segment, rate, run)
+
+
+def transform_files(
+    jobs: Sequence[Job],
+    transform: Transform,
+    *,
+    force: bool = False,
+    log: Callable[[str], None] = lambda text: None,
+) -> list[tuple[Path, str]]:
+    """Do all jobs with a progress bar on stderr; those that fail come back with the reason.
+
+    Args:
+        jobs: from :func:`plan`; those whose output is not older than their input are skipped.
+        transform: what is done to each segment.
+        force: skip none.
+        log: called with a line for each file that is skipped, or gets another format.
+    """
+    failed: list[tuple[Path, str]] = []
+    layout = "{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining} {desc}"
+    with tqdm(total=len(jobs), bar_format=layout) as bar:
+        for i, job in enumerate(jobs):
+            bar.set_description_str(f"{job.source.name} ({i + 1} of {len(jobs)})", refresh=False)
+
+            def advance(share: float, i: int = i) -> None:
+                bar.update(i + share - bar.n)
+
+            if job.done and not force:
+                log(f"skipped {job.source}: {job.target} is done already (--force does it again)")
+            else:
+                if job.source.suffix.lower() not in FORMATS:
+                    log(f"{job.source} becomes {job.target}: its own format can only be read")
+                try:
+                    transform_file(job.source, job.target, transform, advance)
+                except AudioError as error:
+                    failed.append((job.source, str(error)))
+                except (ValueError, OSError) as error:
+                    failed.append((job.source, f"{job.source}: {error}"))
+            advance(1.0)
+    return failed

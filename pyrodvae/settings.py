@@ -1,0 +1,82 @@
+"""Settings as text: ``key=value`` pairs, checked against the dataclasses they set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def apply(assignments: Sequence[str], *settings: Any) -> list[Any]:
+    """Dataclasses with the fields replaced that ``key=value`` texts name.
+
+    ::
+
+        config, engine = apply(["iterations=50", "step_size=0.05"], EnhanceConfig(), Langevin())
+
+    A key is set in every dataclass that has a field of that name; a value is read as the field's type,
+    one of int, float, bool, str and Literal.
+
+    Args:
+        assignments: texts ``key=value``.
+        settings: instances of dataclasses; they are not changed.
+
+    Raises:
+        ValueError: no "=", a key that no dataclass has, or a value of another type.
+    """
+    settings_ = list(settings)
+    for assignment in assignments:
+        key, equals, text = (part.strip() for part in assignment.partition("="))
+        if not equals or not key:
+            raise ValueError(f"A setting is written key=value, not '{assignment}'.")
+        owners = [i for i, one in enumerate(settings_) if key in types(one)]
+        if not owners:
+            known = dict.fromkeys(name for one in settings_ for name in types(one))
+            raise ValueError(f"No setting is called '{key}'; there are: {', '.join(known)}.")
+        for i in owners:
+            value = read(key, text, types(settings_[i])[key])
+            settings_[i] = replace(settings_[i], **{key: value})
+    return settings_
+
+
+def types(settings: Any) -> dict[str, Any]:
+    """The settable fields of a dataclass and their types."""
+    hints = get_type_hints(type(settings))
+    return {field.name: hints[field.name] for field in fields(settings) if field.init}
+
+
+def describe(settings: Any, *without: str) -> str:
+    """The settings of a dataclass as they would be written, but for some: ``key=value key=value``."""
+    return " ".join(f"{name}={getattr(settings, name)}" for name in types(settings) if name not in without)
+
+
+def read(key: str, text: str, kind: Any) -> Any:
+    """The value that a text stands for, of a type.
+
+    Raises:
+        ValueError: it stands for none.
+    """
+    if get_origin(kind) is Literal:
+        if text in get_args(kind):
+            return text
+        wanted = " or ".join(f"'{choice}'" for choice in get_args(kind))
+    elif kind is bool:
+        if text.lower() in BOOLEANS:
+            return BOOLEANS[text.lower()]
+        wanted = "true or false"
+    elif kind is str:
+        return text
+    elif kind in (int, float):
+        wanted = "a whole number" if kind is int else "a finite number"
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if math.isfinite(value):
+            return value
+    else:
+        raise ValueError(f"The setting '{key}' cannot be given as text.")
+    raise ValueError(f"The setting '{key}' takes {wanted}, not '{text}'.")

@@ -1,0 +1,108 @@
+"""Speech out of a model: clean speech through its latent path and back, and speech of its own."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pyrodvae.audio import Waveform
+from pyrodvae.distributions import Rollout
+from pyrodvae.signal import resample
+from pyrodvae.weights import Run
+
+
+@torch.no_grad()
+def mean_path(rollout: Rollout) -> Tensor:
+    r"""The path of means, each fed on to the next conditional: (B, T, D).
+
+    .. math:: \bar z_t = E[z_t \mid \bar z_{<t}, c_t]
+
+    It is deterministic, and the mean of the roll-out where conditionals do not look at z_{<t}.
+    """
+    shape, frames, context = rollout.batch_shape, rollout.event_shape[0], rollout.context
+    size = 1 if rollout.recursive else frames
+    z, memo, path = rollout.start.expand(*shape, size, -1), None, []
+    for t in range(0, frames, size):
+        now = None if context is None else context[..., t : t + size, :].expand(*shape, size, -1)
+        p_z, memo = rollout.conditional(z, now, memo)
+        z = p_z.mean
+        path.append(z)
+    return torch.cat(path, -2)
+
+
+@torch.no_grad()
+def reconstruct(run: Run, s: Tensor) -> Tensor:
+    r"""Clean speech s (B, T, F), complex, through the model's latent path and back.
+
+    .. math:: \hat s_{tf} = \sqrt{v_{tf}(\bar z)}\; s_{tf} / |s_{tf}|
+
+    with z̄ the :func:`mean_path` of the guide: the magnitude is the standard deviation that the
+    decoder gives the bin, the phase that of s. A model with feedback sees the clean frames of s.
+    """
+    z = mean_path(run.guide.posterior(s))
+    variance = run.model.likelihood(z, s, run.model.prior(s)).variance
+    return variance.sqrt() * s.sgn()
+
+
+def resynthesize(waveform: Waveform, rate: int, run: Run) -> Waveform:
+    """Analysis and resynthesis of clean speech with its own phase, of the same shape and rate.
+
+    Each channel is scaled to a peak of one for the model (see :func:`reconstruct`) and back after it.
+
+    Args:
+        waveform: (N,) or (C, N), floats.
+        rate: its samples per second.
+        run: a trained pair.
+    """
+    channels = np.atleast_2d(waveform)
+    at_rate = resample(channels, rate, run.stft.sample_rate)
+    peak = np.abs(at_rate).max(-1, keepdims=True).clip(1e-12)
+    s = run.stft(torch.from_numpy(at_rate / peak).to(run.model.z_0))
+    y = run.stft.inverse(reconstruct(run, s), at_rate.shape[-1]).cpu().numpy() * peak
+    back: Waveform = resample(y.astype(channels.dtype), run.stft.sample_rate, rate)[:, : channels.shape[-1]]
+    return back.reshape(np.shape(waveform))
+
+
+@torch.no_grad()
+def generate(run: Run, seconds: float, seed: int = 0, peak: float = 0.5) -> npt.NDArray[np.float32]:
+    """Speech-like sound from the model alone: (1, N) at the rate of its STFT.
+
+    The path z is drawn from the model frame by frame (with x where it feeds back), the magnitude is
+    the square root of the decoder's variance, and Griffin-Lim finds a phase for it.
+
+    Args:
+        run: a trained pair.
+        seconds: the length.
+        seed: of path and phase.
+        peak: largest absolute sample.
+
+    Raises:
+        ValueError: the length is not a number, or less than a window.
+    """
+    import librosa
+
+    stft = run.stft
+    least = stft.window_length / stft.sample_rate
+    if not least <= seconds < math.inf:
+        raise ValueError(f"The length has to be at least {least} seconds, not {seconds}.")
+    length = round(seconds * stft.sample_rate)
+    torch.manual_seed(seed)
+    z, x = run.model.generate(stft.frames(length))
+    magnitude = run.model.likelihood(z, x, run.model.prior(x)).variance.sqrt()
+    waveform = librosa.griffinlim(
+        magnitude[0].T.cpu().numpy(),
+        n_iter=64,
+        hop_length=stft.hop,
+        win_length=stft.window_length,
+        n_fft=stft.window_length,
+        window=np.sin(np.pi * (np.arange(stft.window_length) + 0.5) / stft.window_length),
+        center=True,
+        length=length,
+        pad_mode="constant",
+        random_state=seed,
+    )
+    return np.asarray(peak * waveform / np.abs(waveform).max().clip(1e-12), np.float32)[None]
