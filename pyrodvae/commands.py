@@ -15,7 +15,7 @@ from tqdm import tqdm
 from pyrodvae.audio import AudioError, read_audio, write_audio
 from pyrodvae.engines import ENGINES, Engine
 from pyrodvae.enhance import EnhanceConfig, make_engine
-from pyrodvae.evaluate import System, clean_speech, enhancer, evaluate, mixtures, pairs, resynthesizer
+from pyrodvae.evaluate import System, enhancer, evaluate, resynthesizer
 from pyrodvae.files import Transform, enhancing, plan, resynthesizing, transform_files
 from pyrodvae.guides import GUIDES
 from pyrodvae.metrics import score
@@ -23,6 +23,7 @@ from pyrodvae.models import MODELS
 from pyrodvae.settings import apply, describe
 from pyrodvae.synthesis import generate
 from pyrodvae.train import TrainConfig, train
+from pyrodvae.trials import clean_speech, mixtures, pairs
 from pyrodvae.weights import SHIPPED, WEIGHTS, Run, load_run
 
 

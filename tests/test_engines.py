@@ -196,3 +196,19 @@ def test_vem_needs_a_guide() -> None:
     target, z = scene()
     with pytest.raises(ValueError, match="VEM fine-tunes a guide"):
         VEM().init(Target(target.model, None, target.args), z)
+
+
+@pytest.mark.parametrize(
+    ("engine", "setting"),
+    [
+        (Langevin, {"step_size": -0.1}),
+        (Langevin, {"steps": 0}),
+        (Langevin, {"temperature": -1.0}),
+        (Langevin, {"decay": 1.0}),
+        (VEM, {"learning_rate": 0.0}),
+        (VEM, {"steps": 0}),
+    ],
+)
+def test_settings_that_cannot_run_are_refused(engine: type, setting: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="cannot run"):
+        engine(**setting)

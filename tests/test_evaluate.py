@@ -14,20 +14,9 @@ from small_runs import save_small_run, save_sound, sound
 from pyrodvae.audio import AudioError, write_audio
 from pyrodvae.engines import Langevin
 from pyrodvae.enhance import EnhanceConfig
-from pyrodvae.evaluate import (
-    KEY,
-    Results,
-    System,
-    Trial,
-    clean_speech,
-    enhancer,
-    evaluate,
-    fingerprint,
-    mixtures,
-    pairs,
-    resynthesizer,
-)
+from pyrodvae.evaluate import KEY, Results, System, enhancer, evaluate, fingerprint, resynthesizer
 from pyrodvae.metrics import si_sdr
+from pyrodvae.trials import Trial, clean_speech, mixtures, pairs
 from pyrodvae.weights import load_run
 
 METRICS = ("si_sdr", "estoi")

@@ -49,6 +49,13 @@ class Langevin(Engine):
     decay: float = 0.9
     temperature: float = 1.0
 
+    def __post_init__(self) -> None:
+        if self.step_size <= 0 or self.steps < 1 or self.temperature < 0 or not 0 <= self.decay < 1:
+            raise ValueError(
+                f"{self} cannot run: step_size must be positive, steps at least 1, decay in [0, 1) and "
+                "temperature not negative."
+            )
+
     def init(self, target: Target, z: Tensor) -> LangevinState:
         """Start at z."""
         return LangevinState(z.detach().requires_grad_(), torch.zeros_like(z), 0)

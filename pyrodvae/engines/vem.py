@@ -47,6 +47,10 @@ class VEM(Engine):
     steps: int = 1
     clip: float = 100.0
 
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0 or self.steps < 1 or self.clip <= 0:
+            raise ValueError(f"{self} cannot run: its settings must be positive.")
+
     def init(self, target: Target, z: Tensor) -> VEMState:
         """Copy the guide; z only tells how many draws are wanted."""
         if target.guide is None:
