@@ -118,7 +118,8 @@ def prepare(
         waveform: (C, N).
         rate: its samples per second.
         stft: the STFT to come.
-        denoise_db: the most by which noise is turned down; 0 leaves it.
+        denoise_db: the most by which noise is turned down; 0 leaves it. The floor is exact for a
+            recording of noise alone, and too high by the inverse share of frames without speech.
         top_db: leading and trailing parts this far below the loudest are cut.
 
     Returns:

@@ -41,7 +41,7 @@ class ComplexNormal(TorchDistribution):
     Args:
         variance: :math:`v > 0`, any shape; linear power.
 
-    Source: Févotte, Bertin & Durrieu, *NMF with the Itakura-Saito divergence* (2009), §3.
+    Source: Févotte, Bertin & Durrieu, *NMF with the Itakura-Saito divergence* (2009).
     """
 
     arg_constraints = {"variance": constraints.positive}
@@ -126,7 +126,7 @@ class Rollout(TorchDistribution):
     the path known every conditional is known. A draw remembers the conditionals it was drawn from,
     so the KL divergence of two roll-outs is the sum of per-frame analytic divergences *along the
     drawn path*, :math:`\sum_t KL(q(z_t | z_{<t}) \| p(z_t | z_{<t}))`: the objective of the
-    dynamical VAE literature (Girin et al. 2021, eq. 4.24), which ``TraceMeanField_ELBO`` then uses.
+    dynamical VAE literature (Girin et al. 2021, §4), which ``TraceMeanField_ELBO`` then uses.
 
     Args:
         conditional: ``(z_prev (..., L, D), context (..., L, C), memo) -> (distribution with batch
@@ -168,6 +168,7 @@ class Rollout(TorchDistribution):
         self._memo_is_due = False
         self._path: Tensor | None = None
         self._conditionals: TorchDistribution | None = None
+        self._drawn: tuple[Tensor, TorchDistribution] | None = None
         super().__init__(Size(batch_shape), Size((frames, len(start))), validate_args=False)
 
     def expand(self, batch_shape: Shape, _instance: None = None) -> Rollout:
@@ -202,6 +203,7 @@ class Rollout(TorchDistribution):
         else:
             self._conditionals, _ = self.conditional(z, context, None)
             self._path = self._conditionals.rsample()
+        self._drawn = (self._path, self._conditionals)
         self._memo_is_due = True
         return self._path
 
@@ -242,9 +244,10 @@ class Rollout(TorchDistribution):
 
 @register_kl(Rollout, Rollout)
 def _kl_along_the_path(q: Rollout, p: Rollout) -> Tensor:
-    if q._path is None or q._conditionals is None:
+    if q._drawn is None:
         raise RuntimeError(
             "The KL of two Rollouts is taken along a path drawn from the first, and none has been "
             "drawn: call q.rsample() before kl_divergence(q, p)."
         )
-    return q.sum_frames(kl_divergence(q._conditionals, p.along(q._path)))
+    path, conditionals = q._drawn
+    return q.sum_frames(kl_divergence(conditionals, p.along(path)))

@@ -23,6 +23,8 @@ class DVAE(Program):
 
     .. math:: p(x_{1:T}, z_{1:T}) = \prod_t p(z_t \mid z_{<t}, x_{<t})\; p(x_t \mid z_{\le t}, x_{<t})
 
+    (x_t given all of z_{1:T} where :attr:`causal` is False).
+
     A model declares :meth:`transition` and :meth:`emission` once, each as a map on a window of L
     consecutive frames that carries a memory. Two Pyro programs follow:
 

@@ -21,11 +21,14 @@ class Posterior:
 
     Args:
         mean: E[s | x], complex (B, T, F): the Wiener estimate, averaged over draws.
-        variance: Var[s | x], (B, T, F): within the draws and between them.
+        variance: of s given x, (B, T, F): by the law of total variance, the Wiener filter's own
+            within each draw plus the spread of its estimates over chains and averaged iterations.
+            Noise and gain count as known in each iteration, so it tends to be too small.
         noise_mean: E[b | x] = x − mean.
         speech: the last draws of g·v, (S, B, T, F).
         noise: WH at the end, (B, T, F).
-        objective: mean of log V + |x|²/V after each M-step, one number per iteration and sequence.
+        objective: mean of log V + |x|²/V after each M-step, one number per iteration and sequence; an
+            M-step never raises it, fresh draws may.
         diagnostics: what the engine reported, averaged, per iteration.
     """
 
@@ -38,9 +41,10 @@ class Posterior:
     diagnostics: dict[str, Tensor]
 
     def draw(self, x: Tensor) -> Tensor:
-        """Exact draws of s given x, one for each last draw of z: (S, B, T, F), complex.
+        """Draws of s, one for each last draw of z: (S, B, T, F), complex.
 
-        With u = g v: s | x, z ~ N_c(u/(u + WH) x, u WH/(u + WH)).
+        With u = g v: s | x, z ~ N_c(u/(u + WH) x, u WH/(u + WH)), exact given z and the noise. Bins
+        are independent in the model, so an inverse STFT keeps about hop/window of their scatter.
         """
         u, n = self.speech, self.noise
         noise = torch.view_as_complex(torch.randn(*u.shape, 2).to(u))
@@ -76,7 +80,7 @@ def em(
         average: the share of iterations, counted from the end, that enter the estimate.
         each: called with the number of each finished iteration.
 
-    Source: Wei & Tanner 1990 (Monte Carlo EM); for this model Leglaive et al. 2018, §4.
+    Source: Wei & Tanner 1990 (Monte Carlo EM); for this model Leglaive, Girin & Horaud 2018.
     """
     x_power = power(x)
     target = Target(model, guide, (x,))

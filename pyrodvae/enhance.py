@@ -63,10 +63,10 @@ class Enhanced:
         speech: the estimate, of the shape and rate of the input.
         noise: input − speech.
         sample_rate: of both.
-        objective: the mean of log V + |x|²/V per EM iteration, (iterations, C, windows); it falls.
+        objective: the mean of log V + |x|²/V per EM iteration, (iterations, C, windows).
         noisy: spectrogram (C, T, F), complex, of the input at the model's rate, scaled to peak one.
         mean: E[s | x], likewise.
-        std: the posterior standard deviation of s in every bin, likewise, real.
+        std: the standard deviation of s in every bin, likewise, real; see :class:`em.Posterior`.
         settings: model, engine and numbers that make the result again.
     """
 
@@ -82,7 +82,7 @@ class Enhanced:
     _to_waveform: Callable[[Tensor], Waveform] = field(repr=False, default=lambda s: s.numpy())
 
     def draw(self) -> Waveform:
-        """Draws of the speech from its posterior, one per chain: (S, *shape of speech)."""
+        """Draws of the speech, one per chain: (S, *shape of speech); see ``Posterior.draw``."""
         s = self.mean.repeat(self._windows[0][1].speech.shape[0], 1, 1, 1)
         for start, posterior in self._windows:
             frames = slice(start, start + posterior.mean.shape[-2])
@@ -157,7 +157,6 @@ def enhance(
         out[active] = resample(y.astype(channels.dtype), run.stft.sample_rate, rate)[:, : out.shape[-1]]
         return out.reshape(waveform.shape)
 
-    torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
     starts, size, ramps = _windows(x.shape[-2], run.stft.frame_rate)
     mean, variance = torch.zeros_like(x), torch.zeros_like(x.real)
@@ -168,7 +167,9 @@ def enhance(
         def tick(k: int, i: int = i) -> None:
             each((i + (k + 1) / config.iterations) / len(starts))
 
-        posterior = enhance_spectrum(x[:, frames], run, engine, config, generator, tick)
+        with torch.random.fork_rng():  # the caller's own chance is left alone
+            torch.manual_seed(config.seed + i)
+            posterior = enhance_spectrum(x[:, frames], run, engine, config, generator, tick)
         ramp = ramp.to(x.real)
         mean[:, frames] += ramp * posterior.mean
         variance[:, frames] += ramp * posterior.variance

@@ -131,7 +131,7 @@ PAPER: dict[type[DVAE], Sees] = {
 
 GUIDES: dict[str, Sees | None] = {
     "paper": None,
-    "meanfield": Sees(),
+    "meanfield": Sees(),  # factorised over frames, and each frame sees its own x_t alone
     "filter": Sees(z_past="previous", x_past=True),
     "smoother": Sees(z_past="all", x_past=True, x_future=True),
 }

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from pyrodvae.distributions import ComplexNormal, power
 
 POWER_FLOOR = 1e-6
-"""Linear power, with speech scaled to a peak of one: far under any recording's own noise (about
-1e-3), so it only keeps digital silence from sending a log-variance to minus infinity."""
+"""Linear power, with speech scaled to a peak of one: under the noise of nearly every recording, so
+it only keeps digital silence from sending a log-variance to minus infinity."""
 
 State = tuple[Tensor, Tensor]
 
@@ -142,7 +142,7 @@ class LogSpectrum(nn.Module):
         return ((power(x) + POWER_FLOOR).log() - self.loc) / self.scale
 
     def variance(self, y: Tensor) -> Tensor:
-        """The power that ``y`` stands for, bounded to [floor, e^20]: linear power."""
+        """The power that ``y`` stands for, bounded by the floor and e^20: linear power."""
         return torch.addcmul(self.loc, self.scale, y).clamp(max=20.0).exp() + POWER_FLOOR
 
 

@@ -17,11 +17,13 @@ class NMFNoise(nn.Module):
 
     .. math:: b_{tf} \sim \mathcal N_c(0, (WH)_{ft}), \qquad W \ge 0,\; H \ge 0
 
+    (:attr:`variance` adds the floor of linear power, 1e-6, so that no bin is without noise.)
+
     Args:
         W: spectral patterns (B, F, K), columns of unit sum.
         H: their activations (B, K, T), linear power.
 
-    Source: Févotte, Bertin & Durrieu 2009; in speech enhancement Leglaive et al. 2018, eq. (4).
+    Source: Févotte, Bertin & Durrieu 2009; in speech enhancement Leglaive, Girin & Horaud 2018.
     """
 
     W: Tensor
@@ -43,8 +45,9 @@ class NMFNoise(nn.Module):
     ) -> NMFNoise:
         """A first guess from the frames with least energy, where the speaker most likely pauses.
 
-        Every pattern is the mean spectrum of a random half of those frames, so the patterns differ
-        and together span them; the activations start flat, at the level of those frames.
+        Every pattern is the mean spectrum of a random half of those frames, so that the patterns
+        differ; the activations start flat, at the level of those frames. Digital silence tells
+        nothing of the noise: frames 50 dB under the mean power are passed over.
 
         Args:
             x: noisy spectrogram (B, T, F), complex.
@@ -53,13 +56,16 @@ class NMFNoise(nn.Module):
             share: which part of the frames counts as quiet.
         """
         p = power(x)
-        B, T, F = p.shape
-        count = max(2, min(T, round(share * T)))
-        quiet = p.mean(-1).argsort(-1)[:, :count]
-        frames = p.gather(1, quiet[..., None].expand(-1, -1, F))
-        choose = torch.rand(B, rank, count, generator=generator).to(p)
-        choose = (choose <= choose.median(-1, keepdim=True).values).to(p)
-        W = (choose @ frames / choose.sum(-1, keepdim=True)).mT + POWER_FLOOR
+        B, T, _ = p.shape
+        energy = p.mean(-1)
+        live = energy > 1e-5 * energy.mean(-1, keepdim=True)
+        rank_of = energy.masked_fill(~live, torch.inf).argsort(-1).argsort(-1)
+        count = (share * live.sum(-1, keepdim=True)).round().clamp(min=2)
+        quiet = live & (rank_of < count)
+        chance = torch.rand(B, rank, T, generator=generator).to(p)
+        middle = chance.masked_fill(~quiet[:, None], torch.nan).nanmedian(-1, keepdim=True).values
+        chosen = (quiet[:, None] & (chance <= middle)).to(p)
+        W = (chosen @ p / chosen.sum(-1, keepdim=True).clamp(min=1)).mT + POWER_FLOOR
         level = W.sum(1, keepdim=True)
         H = (level / rank).mT.expand(B, rank, T).clone()
         return cls(W / level, H)
@@ -79,7 +85,7 @@ class MStep:
     each with V refreshed in between; none of them ever raises the objective
     :math:`\sum_{r,t,f} \log V_r + |x|^2 / V_r`.
 
-    Source: Leglaive, Girin & Horaud 2018, eq. (17)-(19), for samples r of the posterior.
+    Source: Leglaive, Girin & Horaud 2018 (the M-step of Monte Carlo EM).
     """
 
     @staticmethod

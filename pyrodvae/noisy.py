@@ -29,7 +29,7 @@ class NoisySpeech(Program):
     Raises:
         ValueError: the speech model feeds clean frames back, which are not observed here.
 
-    Source: Leglaive et al. 2020, eq. (10)-(11); the gain, Leglaive et al. 2018, eq. (5).
+    Source: Leglaive et al. 2020; the gain, Leglaive, Girin & Horaud 2018.
     """
 
     def __init__(self, speech: DVAE, noise: NMFNoise, gain: Tensor | None = None) -> None:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from pyrodvae.data import Crops, load, scan
 from pyrodvae.dvae import DVAE
 from pyrodvae.guides import Guide
+from pyrodvae.nets import frame_mask
 from pyrodvae.objective import KLWeight, elbo, find_nan, terms
 from pyrodvae.program import local_parameters
 from pyrodvae.signal import STFT
@@ -300,7 +301,9 @@ def train(
     log(f"{len(signals)} recordings, {minutes:.1f} minutes of speech; {len(held_signals)} held out")
 
     crops = Crops(signals, stft, config.frames, config.batch_size, config.gain_db)
-    sample = next(Crops(signals, stft, config.frames, 512, config.gain_db).epoch(config.seed))[0]
+    sample, n = next(Crops(signals, stft, config.frames, 512, config.gain_db).epoch(config.seed))
+    if n is not None:
+        sample = sample[frame_mask(n, config.frames)]  # padding is no speech
     m.fit_statistics(sample)
     g.fit_statistics(sample)
     trainer = Trainer(

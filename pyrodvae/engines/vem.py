@@ -40,7 +40,7 @@ class VEM(Engine):
     Raises:
         ValueError: the target has no guide.
 
-    Source: Leglaive et al. 2020, §4 (variational EM).
+    Source: Leglaive et al. 2020 (variational EM).
     """
 
     learning_rate: float = 1e-3

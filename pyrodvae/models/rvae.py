@@ -25,7 +25,7 @@ class RVAE(DVAE):
         observed: F. latent: D. hidden: H of each direction.
 
     Source: Leglaive, Alameda-Pineda, Girin & Horaud, *A Recurrent Variational Autoencoder for
-    Speech Enhancement* (ICASSP 2020), eq. (5), (8).
+    Speech Enhancement* (ICASSP 2020).
     """
 
     causal: ClassVar[bool] = False
@@ -65,7 +65,7 @@ class CausalRVAE(DVAE):
     Args:
         observed: F. latent: D. hidden: H.
 
-    Source: as :class:`RVAE`, eq. (5), (7).
+    Source: as :class:`RVAE`.
     """
 
     feedback: ClassVar[bool] = False

@@ -23,7 +23,7 @@ class VAE(DVAE):
     Args:
         observed: F. latent: D. hidden: size of the decoder's tanh layer.
 
-    Source: Kingma & Welling 2014; for speech, Leglaive, Girin & Horaud 2018, eq. (1)-(3).
+    Source: Kingma & Welling 2014; for speech, Leglaive, Girin & Horaud 2018.
     """
 
     feedback: ClassVar[bool] = False
