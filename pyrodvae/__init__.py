@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from pyrodvae.audio import AudioError, read_audio, write_audio
 from pyrodvae.engines import ENGINES
 from pyrodvae.enhance import EnhanceConfig, Enhanced, enhance
@@ -9,6 +11,8 @@ from pyrodvae.guides import GUIDES, make_guide
 from pyrodvae.models import MODELS
 from pyrodvae.signal import STFT
 from pyrodvae.weights import Run, WeightsError, load_run
+
+__version__ = version("pyrodvae")
 
 __all__ = [
     "ENGINES",

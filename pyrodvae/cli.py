@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pyrodvae import __doc__ as purpose
-from pyrodvae import commands
+from pyrodvae import __version__, commands
 from pyrodvae.commands import log
 from pyrodvae.enhance import EnhanceConfig
 from pyrodvae.metrics import METRICS
@@ -21,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 is success, 1 an error that was told in a sentence, 2 a wrong option, 130 an interruption.
     """
     options = make_parser().parse_args(arguments)
+    if threading.current_thread() is threading.main_thread():  # a scheduler's stop cleans up as Ctrl-C does
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("default", UserWarning)
@@ -32,6 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log(f"error: {where}{error.strerror or error}.")
         except (ValueError, TrainingError) as error:
             log(f"error: {error}")
+        except RuntimeError as error:
+            if "memory" not in str(error):
+                raise
+            log(f"error: not enough memory for these settings ({str(error).splitlines()[0]}).")
         except KeyboardInterrupt:
             log("interrupted; what was finished is kept.")
             return 130
@@ -41,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """All commands with their options."""
     parser = argparse.ArgumentParser("pyrodvae", description=purpose)
+    parser.add_argument("--version", action="version", version=f"pyrodvae {__version__}")
     all_commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(
@@ -96,6 +105,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _model(p)
     _output(p, "the file to write")
+    p.add_argument("--force", action="store_true", help="replace the file if it exists")
     p.add_argument("--seconds", type=float, default=3.0, metavar="S", help="length (3)")
     p.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (0)")
 

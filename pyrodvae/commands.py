@@ -8,6 +8,7 @@ import math
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -45,6 +46,8 @@ def run_resynthesize(options: Namespace) -> int:
 
 def run_generate(options: Namespace) -> int:
     """Generate a sound file."""
+    if Path(options.out).exists() and not options.force:
+        raise ValueError(f"{options.out} exists: add --force to replace it.")
     run = load_run(options.model)
     write_audio(options.out, generate(run, options.seconds, options.seed), run.stft.sample_rate)
     return 0
@@ -78,6 +81,8 @@ def run_evaluate(options: Namespace) -> int:
         raise ValueError("--pairs stands alone, without --speech, --noise and --manifest.")
     if not options.pairs and not options.speech:
         raise ValueError("Give the recordings: --pairs DIR, --speech DIR --noise DIR, or --speech DIR alone.")
+    if not all(abs(snr) <= 100 for snr in options.snr):
+        raise ValueError(f"--snr takes ratios between -100 and 100 dB, not {options.snr}.")
     if options.pairs:
         trials = pairs(options.pairs, options.limit)
     elif options.noise:
@@ -119,7 +124,7 @@ def run_score(options: Namespace) -> int:
     else:
         for name, (value, why) in found.items():
             print(f"{name:<10}{value:8.3f}  {why}".rstrip())
-    return 0
+    return int(all(math.isnan(value) for value, _ in found.values()))
 
 
 def run_list(options: Namespace) -> int:

@@ -15,7 +15,9 @@ from torch import Tensor
 from pyrodvae.audio import AudioError, check_waveform, info, read_audio
 from pyrodvae.signal import STFT, resample
 
-SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"}
+SUFFIXES = {
+    f".{s}" for s in ["wav", "flac", "ogg", "opus", "mp3", "aiff", "aif", "aifc", "au", "caf", "w64", "rf64"]
+}
 EDGE = 2
 """Frames at either end of a crop that would see the padding; they are cut away."""
 
@@ -33,6 +35,12 @@ class Corpus:
     files: tuple[Path, ...]
     seconds: tuple[float, ...]
     skipped: tuple[tuple[Path, str], ...]
+
+    def without(self, skipped: Sequence[tuple[Path, str]]) -> Corpus:
+        """The same, with some of its files moved to the skipped ones."""
+        bad = {path for path, _ in skipped}
+        kept = [(p, s) for p, s in zip(self.files, self.seconds, strict=True) if p not in bad]
+        return Corpus(tuple(p for p, _ in kept), tuple(s for _, s in kept), (*self.skipped, *skipped))
 
     def write(self, path: Path) -> None:
         """Write the manifest: one row per file, tab-separated, with the reason if skipped."""

@@ -61,7 +61,7 @@ class Enhanced:
 
     Args:
         speech: the estimate, of the shape and rate of the input.
-        noise: input − speech.
+        noise: input − speech, a constant offset included.
         sample_rate: of both.
         objective: the mean of log V + |x|²/V per EM iteration, (iterations, C, windows).
         noisy: spectrogram (C, T, F), complex, of the input at the model's rate, scaled to peak one.
@@ -70,13 +70,13 @@ class Enhanced:
         settings: model, engine and numbers that make the result again.
     """
 
-    speech: Waveform
-    noise: Waveform
+    speech: Waveform = field(repr=False)
+    noise: Waveform = field(repr=False)
     sample_rate: int
-    objective: Tensor
-    noisy: Tensor
-    mean: Tensor
-    std: Tensor
+    objective: Tensor = field(repr=False)
+    noisy: Tensor = field(repr=False)
+    mean: Tensor = field(repr=False)
+    std: Tensor = field(repr=False)
     settings: dict[str, Any]
     _windows: list[tuple[int, Posterior]] = field(repr=False, default_factory=list)
     _to_waveform: Callable[[Tensor], Waveform] = field(repr=False, default=lambda s: s.numpy())
@@ -147,6 +147,8 @@ def enhance(
 
     channels = np.atleast_2d(waveform)
     at_rate = resample(channels, rate, run.stft.sample_rate)
+    offset = at_rate.mean(-1, keepdims=True)  # is no speech, and would click at the ends
+    at_rate = at_rate - offset * (np.abs(offset) > 0.01 * np.abs(at_rate).max(-1, keepdims=True))
     peak = np.abs(at_rate).max(-1, keepdims=True)
     active = peak[:, 0] > 0  # a silent channel stays silent
     x = run.stft(torch.from_numpy(at_rate[active] / peak[active]).to(device, torch.float32))

@@ -49,12 +49,17 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """Whether the target is there and not older than the source."""
-        return (
-            self.source.exists()
-            and self.target.exists()
-            and self.target.stat().st_mtime >= self.source.stat().st_mtime
-        )
+        """Whether the target is there, not older than the source, and as long as it."""
+        if not (self.source.is_file() and self.target.is_file()):
+            return False
+        if self.target.stat().st_mtime < self.source.stat().st_mtime:
+            return False
+        try:
+            a, b = info(self.source), info(self.target)
+        except AudioError:
+            return False
+        same = (a.rate, a.channels) == (b.rate, b.channels)
+        return same and abs(a.frames - b.frames) <= a.rate // 10  # encoders pad a little
 
 
 def plan(inputs: Sequence[str | Path], out: str | Path) -> list[Job]:
@@ -68,6 +73,8 @@ def plan(inputs: Sequence[str | Path], out: str | Path) -> list[Job]:
         AudioError: a folder holds no recording, two inputs would become one file, or an output
             would replace an input.
     """
+    if not all(map(str, [*inputs, out])):
+        raise AudioError("An empty name was given for an input or for the output.")
     folder = len(inputs) > 1 or Path(inputs[0]).is_dir() or Path(out).is_dir() or str(out).endswith(os.sep)
     jobs: list[Job] = []
     for one in map(Path, inputs):

@@ -51,7 +51,7 @@ def plot_enhanced(result: Any, path: str | Path | None = None) -> Any:
         image = spectrogram(axis, magnitude, seconds, float(top))
         axis.set_title(title)
     figure.colorbar(image, ax=axes[:2, :], label="dB", shrink=0.7)
-    axes[2, 0].plot(result.objective.flatten(1).mean(1))
+    axes[2, 0].plot(result.objective.flatten(1).mean(1).cpu().numpy())
     axes[2, 0].set(xlabel="EM iteration", ylabel="log V + |x|²/V", title="objective")
     time = [seconds * i / result.speech.shape[-1] for i in range(result.speech.shape[-1])]
     first = result.speech if result.speech.ndim == 1 else result.speech[0]
@@ -73,7 +73,7 @@ def decibel(magnitude: Any) -> Any:
 def spectrogram(axis: Any, magnitude: Any, seconds: float, top: float, below: float = 70.0) -> Any:
     """Draw a magnitude (T, F) of 16 kHz audio in dB, from ``top`` to ``below`` dB under it."""
     image = axis.imshow(
-        decibel(magnitude).T,
+        decibel(magnitude).T.numpy(),
         origin="lower",
         aspect="auto",
         extent=(0, seconds, 0, 8),

@@ -6,7 +6,7 @@ import csv
 import math
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from pyrodvae.nets import frame_mask
 from pyrodvae.objective import KLWeight, elbo, find_nan, terms
 from pyrodvae.program import local_parameters
 from pyrodvae.signal import STFT
-from pyrodvae.weights import base_card, make_pair, save_run
+from pyrodvae.weights import CARD, WEIGHTS, base_card, make_pair, save_run
 
 CHECKPOINT = "checkpoint.pt"
 Progress = Callable[[str], None]
@@ -271,8 +271,11 @@ def train(
 
     config, out, data = config or TrainConfig(), Path(out), Path(data)
     checkpoint = out / CHECKPOINT
-    if checkpoint.exists() and not resume:
-        raise TrainingError(f"{out} already holds a run: add --resume to go on, or choose another.")
+    held_files = [f for f in (CHECKPOINT, WEIGHTS, CARD, "manifest.tsv", "history.csv") if (out / f).exists()]
+    if held_files and not resume:
+        raise TrainingError(
+            f"{out} already holds a run: add --resume to go on, or choose another ({held_files[0]} is there)."
+        )
     if resume and not checkpoint.exists():
         raise TrainingError(f"There is no checkpoint in {out} to resume from.")
     stft = STFT()
@@ -294,7 +297,7 @@ def train(
         held_signals = signals[::10]
         signals = [y for i, y in enumerate(signals) if i % 10]
     out.mkdir(parents=True, exist_ok=True)
-    replace(corpus, skipped=(*corpus.skipped, *skipped)).write(out / "manifest.tsv")
+    corpus.without(skipped).write(out / "manifest.tsv")
     for path, why in (*corpus.skipped, *skipped):
         log(f"skipped {path}: {why}")
     minutes = sum(len(y) for y in signals) / stft.sample_rate / 60
@@ -311,6 +314,8 @@ def train(
     )
     if resume:
         trainer.resume(checkpoint)
+        if trainer.epoch and not (out / WEIGHTS).exists():
+            raise TrainingError(f"{out} has lost {WEIGHTS}, its best weights: train into a new folder.")
     card = base_card(model, m, guide, config.hidden, stft)
     card["training"] = {**asdict(config), "minutes": round(minutes, 1), "recordings": len(signals)}
     while not trainer.finished():

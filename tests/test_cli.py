@@ -508,3 +508,30 @@ def test_the_program_as_it_is_started(here: Path, run: Path) -> None:
     assert (bad.returncode, bad.stdout) == (1, "")
     assert bad.stderr.rstrip().endswith("pyrodvae: error: missing.wav does not exist.")
     assert "Traceback" not in bad.stderr
+
+
+def test_what_is_there_is_not_replaced_unasked(corpus: Path, call) -> None:
+    Path("precious.wav").write_bytes(b"precious")
+    status, _, err = call("generate", "tiny", "-o", "precious.wav", "--seconds", "1")
+    assert status == 1
+    assert "precious.wav exists: add --force" in err
+    assert Path("precious.wav").read_bytes() == b"precious"
+    Path("mine").mkdir()
+    Path("mine", WEIGHTS).write_bytes(b"precious")
+    status, _, err = call("train", "vae", "--data", "speech", "--out", "mine", "--epochs", "1")
+    assert status == 1
+    assert "already holds a run" in err
+    assert Path("mine", WEIGHTS).read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("snr", ["1e9", "nan"])
+def test_ratios_that_make_no_sense_are_refused(corpus: Path, call, snr: str) -> None:
+    status, _, err = call("evaluate", "tiny", "--speech", "speech", "--noise", "speech", "--snr", snr)
+    assert status == 1
+    assert "--snr takes ratios between" in err
+
+
+def test_an_empty_name_is_refused(corpus: Path, call) -> None:
+    status, _, err = call("enhance", "", "-o", "x.wav")
+    assert status == 1
+    assert "An empty name" in err

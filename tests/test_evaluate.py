@@ -270,3 +270,14 @@ def test_resynthesis_has_no_input_to_improve_on(corpus: Path, tmp_path: Path) ->
     results = evaluate([system], clean_speech(corpus / "speech", 2), metrics=["si_sdr"])
     assert all(r["si_sdr_in"] == "" and math.isfinite(float(r["si_sdr_out"])) for r in results.rows)
     assert re.search(r"resynthesis +si_sdr +2 of 2 +-?\d+\.\d\d ± \d+\.\d\d +-?\d", results.table())
+
+
+def test_a_recording_of_the_same_name_is_measured_anew(tmp_path: Path) -> None:
+    out = tmp_path / "r.csv"
+    a, b, again = (
+        evaluate([system()], [trial("a", noise=noise)], metrics=["si_sdr"], out=out).rows[0]
+        for noise in (0.1, 0.4, 0.1)
+    )
+    assert float(a["si_sdr_in"]) > float(b["si_sdr_in"]) + 6
+    assert again == a
+    assert len(out.read_text().splitlines()) == 3  # a header and two rows

@@ -322,3 +322,14 @@ def test_a_rerun_does_what_is_missing_or_older(tmp_path: Path) -> None:
     assert len(done) == 4
     transform_files(jobs, counting, force=True)
     assert len(done) == 7
+
+
+def test_what_is_there_counts_as_done_only_if_it_may_be_the_output(tmp_path: Path) -> None:
+    short, long = save_sound(tmp_path / "short.wav", 1.0), save_sound(tmp_path / "long.wav", 2.0)
+    target = tmp_path / "y.wav"
+    assert not Job(short, target).done
+    transform_file(short, target, half)
+    assert Job(short, target).done
+    assert not Job(long, target).done
+    target.write_text("not a sound")
+    assert not Job(short, target).done
