@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ class Enhanced:
         noise: input − speech, a constant offset included.
         sample_rate: of both.
         objective: the mean of log V + |x|²/V per EM iteration, (iterations, C, windows).
-        noisy: spectrogram (C, T, F), complex, of the input at the model's rate, scaled to peak one.
+        noisy: spectrogram (C, T, F), complex, of the input at the model's rate, scaled to peak one;
+            silent channels are left out of it and of what follows.
         mean: E[s | x], likewise.
         std: the standard deviation of s in every bin, likewise, real; see :class:`em.Posterior`.
         settings: model, engine and numbers that make the result again.
@@ -146,9 +148,7 @@ def enhance(
     engine = make_engine(engine) if isinstance(engine, str) else engine
 
     channels = np.atleast_2d(waveform)
-    at_rate = resample(channels, rate, run.stft.sample_rate)
-    offset = at_rate.mean(-1, keepdims=True)  # is no speech, and would click at the ends
-    at_rate = at_rate - offset * (np.abs(offset) > 0.01 * np.abs(at_rate).max(-1, keepdims=True))
+    at_rate = resample(_centred(channels), rate, run.stft.sample_rate)
     peak = np.abs(at_rate).max(-1, keepdims=True)
     active = peak[:, 0] > 0  # a silent channel stays silent
     x = run.stft(torch.from_numpy(at_rate[active] / peak[active]).to(device, torch.float32))
@@ -223,7 +223,8 @@ def _read(audio: str | Path | npt.ArrayLike, sample_rate: int | None) -> tuple[W
         return waveform, rate, str(audio)
     if sample_rate is None:
         raise ValueError("A waveform needs its sample_rate in Hz: enhance(x, sample_rate=16_000).")
-    if isinstance(sample_rate, bool) or sample_rate != int(sample_rate) or not 4000 <= sample_rate <= 384_000:
+    number: Any = sample_rate  # whatever the caller gave
+    if not isinstance(number, Real) or not 4000 <= number <= 384_000 or float(number) % 1:
         raise ValueError(f"sample_rate is in Hz, between 4000 and 384000, not {sample_rate!r}.")
     waveform = np.asarray(audio.detach().cpu() if isinstance(audio, Tensor) else audio)
     if waveform.ndim not in (1, 2) or not np.issubdtype(waveform.dtype, np.floating):
@@ -235,6 +236,15 @@ def _read(audio: str | Path | npt.ArrayLike, sample_rate: int | None) -> tuple[W
         raise AudioError(f"The waveform has shape {waveform.shape}: give channels first, (C, N).")
     check_waveform(waveform, "The waveform", int(sample_rate))
     return waveform, int(sample_rate), "waveform"
+
+
+def _centred(channels: Waveform) -> Waveform:
+    """The waveform (C, N) without its offset, which would click at the ends; silence stays silent."""
+    sounding = channels != 0
+    count = sounding.sum(-1, keepdims=True).clip(1)
+    offset = (channels.sum(-1, keepdims=True, dtype=np.float64) / count).astype(channels.dtype)
+    audible = np.abs(offset) > 0.01 * np.abs(channels).max(-1, keepdims=True)
+    return channels - offset * (sounding & audible)
 
 
 def _windows(frames: int, frame_rate: float) -> tuple[list[int], int, list[Tensor]]:
@@ -249,10 +259,6 @@ def _windows(frames: int, frame_rate: float) -> tuple[list[int], int, list[Tenso
     for start in starts:
         t = torch.arange(size) + 1.0
         ramp = torch.minimum(torch.minimum(t, t.flip(0)) / (shared + 1), torch.ones(size))
-        if start == 0:
-            ramp[: size // 2] = 1.0
-        if start == starts[-1]:
-            ramp[size // 2 :] = 1.0
         ramps.append(ramp)
         total[start : start + size] += ramp
     return starts, size, [(r / total[s : s + size])[:, None] for s, r in zip(starts, ramps, strict=True)]

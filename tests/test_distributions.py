@@ -174,10 +174,25 @@ def test_recursive_kl_agrees_with_the_log_ratio_in_expectation() -> None:
 
 def test_kl_without_a_draw_is_refused() -> None:
     q, p = rollout(), rollout()
-    q.log_prob(p.sample())
-    kl_divergence(q, p)  # the control: here a path is known
-    with pytest.raises(RuntimeError, match=r"call q\.rsample\(\) before"):
-        kl_divergence(p.expand((2, 3)), q)
+    q.log_prob(p.sample())  # a path that q has scored is none that q has drawn
+    for undrawn in (q, p.expand((2, 3))):
+        with pytest.raises(RuntimeError, match=r"call q\.rsample\(\) before"):
+            kl_divergence(undrawn, p)
+    q.rsample()
+    kl_divergence(q, p)  # the control
+
+
+def test_kl_is_along_the_drawn_path_whatever_was_asked_since() -> None:
+    q, p = rollout(context=0.4), rollout()
+    z = q.rsample()
+    kl = kl_divergence(q, p)
+    torch.testing.assert_close(kl, kl_divergence(q.along(z), p.along(z)).sum(-1), rtol=1e-13, atol=0)
+    other = z + 1
+    q.log_prob(other)
+    assert torch.equal(kl_divergence(q, p), kl)
+    assert not torch.allclose(kl_divergence(q.along(other), p.along(other)).sum(-1), kl)
+    q.rsample()
+    assert not torch.allclose(kl_divergence(q, p), kl)  # of the last path that was drawn
 
 
 @pytest.mark.parametrize("conditional", [walk, alone])
@@ -190,12 +205,10 @@ def test_padded_frames_contribute_nothing(conditional) -> None:
     other = torch.where(mask[..., None], z, z + 9)
     torch.testing.assert_close(masked.log_prob(z), masked.log_prob(other), rtol=1e-13, atol=0)
     assert not torch.allclose(whole.log_prob(z), whole.log_prob(other))
-    masked.along(z)
-    masked.along(other)
-    torch.testing.assert_close(kl_divergence(masked, prior), kl, rtol=1e-13, atol=0)
-    short = rollout(conditional, context=0.3)
-    short.along(z)
-    assert not torch.allclose(kl_divergence(short, prior)[1:], kl[1:])
+    per_frame = kl_divergence(whole.along(z), prior.along(z))
+    wanted = torch.stack([per_frame[i, :n].sum() for i, n in enumerate(mask.sum(-1))])
+    torch.testing.assert_close(kl, wanted, rtol=1e-12, atol=0)
+    assert not torch.allclose(per_frame.sum(-1)[1:], kl[1:])
 
 
 def test_expanding_keeps_the_memory_where_nothing_changes() -> None:

@@ -139,29 +139,6 @@ def test_every_sequence_has_its_own_factors() -> None:
     assert not torch.allclose(noise.variance[0], one.variance[0])
 
 
-def test_first_guess_is_the_spectrum_of_the_quiet_frames() -> None:
-    frames = 20
-    quiet = torch.tensor([[3, 8, 9, 17], [0, 1, 2, 19]])
-    floor = torch.rand(B, F, dtype=torch.double) + 0.1
-    x = 30 * spectra(B, frames, F)
-    for b in range(B):
-        x[b, quiet[b]] = floor[b].sqrt() * torch.exp(1j * torch.rand(4, F, dtype=torch.double))
-    noise = NMFNoise.from_quiet_frames(x, K, torch.Generator().manual_seed(1))
-    wanted = floor[:, None].expand(B, frames, F)
-    torch.testing.assert_close(noise.variance, wanted, rtol=1e-4, atol=0)
-    torch.testing.assert_close(noise.W.sum(1), torch.ones(B, K, dtype=torch.double))
-    louder = NMFNoise.from_quiet_frames(x, K, torch.Generator().manual_seed(1), share=1.0)
-    assert (louder.variance > 5 * wanted).all()  # the control: all frames
-
-
-def test_first_guess_has_different_patterns_and_follows_its_generator() -> None:
-    x = spectra(B, 40, F)
-    a, b, c = (NMFNoise.from_quiet_frames(x, K, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
-    assert torch.equal(a.W, b.W)
-    assert not torch.equal(a.W, c.W)
-    assert (a.W[..., 0] - a.W[..., 1]).abs().max() > 1e-2
-
-
 def test_digital_silence_in_some_frames_is_harmless() -> None:
     noise, x, speech = start()
     x[:, 2:4] = 0

@@ -14,6 +14,8 @@ from pyrodvae.dvae import DVAE
 from pyrodvae.guides import GUIDES, PAPER, Guide, make_guide
 from pyrodvae.models import MODELS
 from pyrodvae.nets import LogSpectrum, Memory, SpectrumHead, standard_normal
+from pyrodvae.noise import NMFNoise
+from pyrodvae.noisy import NoisySpeech
 
 F, D, H, T, B = 5, 2, 4, 6, 3
 
@@ -112,6 +114,18 @@ def make(model: str, guide: str = "smoother", dtype: torch.dtype = torch.double)
 def spectra(batch: int = B, frames: int = T, bins: int = F, dtype: torch.dtype = torch.cdouble) -> Tensor:
     """Complex Gaussian noise (B, T, F)."""
     return torch.randn(batch, frames, bins, dtype=dtype)
+
+
+def mixture(
+    key: str = "rvae", gain: bool = True, seed: int = 0, chains: int = 2
+) -> tuple[NoisySpeech, Guide, Tensor, Tensor]:
+    """A mixture model, the guide of its speech, what was heard, and where the chains start."""
+    torch.manual_seed(seed)
+    speech, guide = make(key)
+    x = 2 * spectra()
+    noise = NMFNoise.from_quiet_frames(x, 2, torch.Generator().manual_seed(0))
+    g = torch.rand(B, T, 1, dtype=torch.double) + 0.5 if gain else None
+    return NoisySpeech(speech, noise, g), guide, x, torch.randn(chains, B, T, D, dtype=torch.double)
 
 
 def errors(draws: Tensor, truth: Tensor | float = 0.0) -> float:
