@@ -223,7 +223,11 @@ def _read(audio: str | Path | npt.ArrayLike, sample_rate: int | None) -> tuple[W
     if sample_rate is None:
         raise ValueError("A waveform needs its sample_rate in Hz: enhance(x, sample_rate=16_000).")
     number: Any = sample_rate  # whatever the caller gave
-    if not isinstance(number, int | float | np.number) or not 4000 <= float(number) <= 384_000 or number % 1:
+    if (
+        not isinstance(number, int | float | np.number)
+        or not 4000 <= float(number) <= 384_000
+        or float(number) % 1
+    ):
         raise ValueError(f"sample_rate is in Hz, between 4000 and 384000, not {sample_rate!r}.")
     waveform = np.asarray(audio.detach().cpu() if isinstance(audio, Tensor) else audio)
     if waveform.ndim not in (1, 2) or not np.issubdtype(waveform.dtype, np.floating):
