@@ -7,11 +7,12 @@ import math
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.distributions import Normal
 from torch import Tensor
 from torch.distributions import kl_divergence
 from toys import errors
 
-from pyrodvae.distributions import ComplexNormal, Rollout, join_frames, power, select_frames
+from pyrodvae.distributions import ComplexNormal, DiagonalNormal, Rollout, join_frames, power, select_frames
 
 # --- the complex Gaussian
 
@@ -248,3 +249,24 @@ def test_what_cannot_be_joined_says_so() -> None:
     d = dist.LogNormal(torch.zeros(3, 1, 2), torch.ones(3, 1, 2)).to_event(1)
     with pytest.raises(TypeError, match=r"type LogNormal cannot be joined over frames: .* Normal"):
         join_frames([d, d])
+
+
+def test_diagonal_normal_is_the_normal() -> None:
+    loc, other = torch.randn(4, 5, 3), torch.randn(4, 5, 3)
+    scale, wider = torch.rand(4, 5, 3) + 0.5, torch.rand(4, 5, 3) + 1
+    q, p = DiagonalNormal(loc, scale), DiagonalNormal(other, wider)
+    a, b = Normal(loc, scale).to_event(1), Normal(other, wider).to_event(1)
+    x = torch.randn(2, 4, 5, 3)
+    torch.testing.assert_close(q.log_prob(x), a.log_prob(x))
+    torch.testing.assert_close(kl_divergence(q, p), kl_divergence(a, b))
+    assert not torch.allclose(kl_divergence(q, p), kl_divergence(b, a))
+    torch.testing.assert_close(kl_divergence(q, b), kl_divergence(a, b))
+    torch.testing.assert_close(kl_divergence(a, p), kl_divergence(a, b))
+    assert (q.batch_shape, q.event_shape) == (a.batch_shape, a.event_shape)
+    assert q.expand((2, 4, 5)).log_prob(x).shape == (2, 4, 5)
+    draws = q.sample((20_000,))
+    assert errors(draws, loc) < 5
+    assert errors((draws - loc).square(), scale.square()) < 5
+    assert errors((draws - loc).square(), 1.2 * scale.square()) > 5
+    with pytest.raises(ValueError, match="support"):
+        DiagonalNormal(loc, scale, validate_args=True).log_prob(loc + torch.nan)

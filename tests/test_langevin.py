@@ -30,7 +30,7 @@ def test_langevin_has_the_covariance_that_theory_gives_it(linear) -> None:
     start = torch.zeros(20_000, 1, FRAMES, SIZE, dtype=torch.double)
 
     def draws(**settings) -> Tensor:
-        return run(Langevin(precondition=False, **settings), target, start, 60)
+        return run(Langevin(**{"precondition": False, "temperature": 1.0, **settings}), target, start, 60)
 
     z = draws(step_size=eta)
     assert errors(z.flatten(-2)[:, 0], mean[0]) < 5
@@ -42,7 +42,7 @@ def test_langevin_has_the_covariance_that_theory_gives_it(linear) -> None:
 def test_langevin_with_short_steps_draws_from_the_posterior(linear) -> None:
     model, target, mean = linear
     start = torch.zeros(4000, 1, FRAMES, SIZE, dtype=torch.double)
-    engine = Langevin(step_size=0.02, steps=500, precondition=False)
+    engine = Langevin(step_size=0.02, steps=500, precondition=False, temperature=1.0)
     z = run(engine, target, start, 1)
     assert errors(products(z, mean), torch.linalg.inv(model.precision())) < 5
     assert errors(products(z, mean), torch.eye(N, dtype=torch.double)) > 5  # the prior
@@ -88,19 +88,19 @@ class Forgetful(Langevin):
         return LangevinState(z, square, count), {}
 
 
-def test_default_langevin_has_the_covariance_that_theory_gives_its_preconditioner(linear) -> None:
+def test_preconditioned_langevin_has_the_covariance_that_theory_gives_it(linear) -> None:
     r"""With M settled at 1/(√E[G²] + 1), E[G²] = diag(P Σ P), it is Σ = (P − η P M P/4)^{-1}."""
     model, target, mean = linear
-    P = model.precision()
+    P, settings = model.precision(), {"step_size": 0.4, "temperature": 1.0, "steps": 300}
     exact = stationary = torch.linalg.inv(P)
     for _ in range(50):
         M = torch.diag(1 / ((P @ stationary @ P).diag().sqrt() + 1))
-        stationary = torch.linalg.inv(P - Langevin().step_size * P @ M @ P / 4)
+        stationary = torch.linalg.inv(P - 0.4 * P @ M @ P / 4)
     start = torch.zeros(8000, 1, FRAMES, SIZE, dtype=torch.double)
-    c = products(run(Langevin(steps=300), target, start, 1), mean)
+    c = products(run(Langevin(**settings), target, start, 1), mean)
     assert errors(c, stationary) < 5
     assert errors(c, exact) > 5  # the bias of having no correction
-    assert errors(products(run(Forgetful(steps=300), target, start, 1), mean), stationary) > 5
+    assert errors(products(run(Forgetful(**settings), target, start, 1), mean), stationary) > 5
 
 
 def test_preconditioned_langevin_with_short_steps_draws_from_the_posterior(linear) -> None:
@@ -112,11 +112,23 @@ def test_preconditioned_langevin_with_short_steps_draws_from_the_posterior(linea
     def draws(engine: Langevin) -> Tensor:
         return run(engine, target, start, 1).flatten(-2)[:, 0] - mean
 
-    z, forgetful = draws(Langevin(step_size=0.05, steps=400)), draws(Forgetful(step_size=0.05, steps=400))
+    settings = {"step_size": 0.05, "steps": 400, "temperature": 1.0}
+    z, forgetful = draws(Langevin(**settings)), draws(Forgetful(**settings))
     assert errors(z) < 5
     assert errors(z[:, :, None] * z[:, None, :], exact) < 5
     assert errors(forgetful**2, exact.diag()) > 5
     assert ((forgetful**2).mean(0) > 1.2 * exact.diag()).all()
+
+
+def test_a_temperature_widens_the_posterior_in_proportion(linear) -> None:
+    """At a small step, τ multiplies the covariance; the default is a broader posterior on purpose."""
+    model, target, mean = linear
+    exact, tau = torch.linalg.inv(model.precision()), Langevin().temperature
+    start = torch.zeros(2000, 1, FRAMES, SIZE, dtype=torch.double)
+    c = products(run(Langevin(step_size=0.05, steps=400, precondition=False), target, start, 1), mean)
+    assert tau > 1
+    assert errors(c, tau * exact) < 5
+    assert errors(c, exact) > 5
 
 
 def test_gradient_of_the_linear_model(linear) -> None:
