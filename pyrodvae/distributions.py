@@ -1,4 +1,4 @@
-"""The two distributions Pyro lacks: the proper complex Gaussian, and a path drawn frame by frame."""
+"""What Pyro lacks: the proper complex Gaussian, a path drawn frame by frame, a lean diagonal normal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from pyro.distributions import TorchDistribution
+from pyro.distributions import Normal, TorchDistribution
 from torch import Size, Tensor
 from torch.distributions import Independent, constraints, kl_divergence, register_kl
 from torch.distributions.utils import lazy_property
@@ -79,6 +79,72 @@ class ComplexNormal(TorchDistribution):
         v = self._variance
         # One fused pass each way: this line is where training spends its element-wise time.
         return torch.addcdiv(v.log(), power(value), v).neg_().sub_(math.log(math.pi))
+
+
+class DiagonalNormal(TorchDistribution):
+    """N(loc, diag scale²), event (D,): ``Normal(loc, scale).to_event(1)`` with half its overhead.
+
+    A roll-out makes one of these per frame, so what each costs beside its arithmetic counts.
+
+    Args:
+        loc, scale: of equal shape (..., D).
+    """
+
+    arg_constraints = {
+        "loc": constraints.real_vector,
+        "scale": constraints.independent(constraints.positive, 1),
+    }
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(self, loc: Tensor, scale: Tensor, validate_args: bool | None = None) -> None:
+        self.loc, self.scale = loc, scale
+        super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=validate_args)
+
+    @property
+    def mean(self) -> Tensor:
+        """loc."""
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        """scale², per element."""
+        return self.scale.square()
+
+    def expand(self, batch_shape: Shape, _instance: None = None) -> DiagonalNormal:
+        """The same distribution, broadcast to ``batch_shape``."""
+        shape = (*batch_shape, *self.event_shape)
+        return DiagonalNormal(self.loc.expand(shape), self.scale.expand(shape), validate_args=False)
+
+    def rsample(self, sample_shape: Shape = ()) -> Tensor:
+        """A draw with gradients to both parameters."""
+        shape = (*sample_shape, *self.loc.shape)
+        noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
+        return torch.addcmul(self.loc, self.scale, noise)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """In nats, (...)."""
+        if self._validate_args:
+            self._validate_sample(value)
+        square = ((value - self.loc) / self.scale).square()
+        return -(0.5 * square + self.scale.log()).sum(-1) - 0.5 * math.log(2 * math.pi) * self.loc.shape[-1]
+
+
+@register_kl(DiagonalNormal, DiagonalNormal)
+def _kl_of_diagonal_normals(q: DiagonalNormal, p: DiagonalNormal) -> Tensor:
+    ratio = q.scale / p.scale
+    shift = (q.loc - p.loc) / p.scale
+    return 0.5 * (ratio.square() + shift.square() - 1 - 2 * ratio.log()).sum(-1)
+
+
+@register_kl(DiagonalNormal, Independent)
+def _kl_to_independent(q: DiagonalNormal, p: Independent[Any]) -> Tensor:
+    return kl_divergence(Normal(q.loc, q.scale, validate_args=False).to_event(1), p)
+
+
+@register_kl(Independent, DiagonalNormal)
+def _kl_from_independent(q: Independent[Any], p: DiagonalNormal) -> Tensor:
+    return kl_divergence(q, Normal(p.loc, p.scale, validate_args=False).to_event(1))
 
 
 def power(x: Tensor) -> Tensor:

@@ -6,10 +6,10 @@ import itertools
 from typing import Literal
 
 import torch
-from pyro.distributions import Normal, TorchDistribution
+from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from pyrodvae.distributions import ComplexNormal, power
+from pyrodvae.distributions import ComplexNormal, DiagonalNormal, power
 
 POWER_FLOOR = 1e-6
 """Linear power, with speech scaled to a peak of one: under the noise of nearly every recording, so
@@ -152,7 +152,7 @@ def gaussian(parameters: Tensor) -> TorchDistribution:
     The log-variance is kept within [-14, 6], which no posterior of a standardised latent leaves.
     """
     mean, log_variance = parameters.chunk(2, -1)
-    return Normal(mean, (0.5 * log_variance.clamp(-14.0, 6.0)).exp(), validate_args=False).to_event(1)
+    return DiagonalNormal(mean, (0.5 * log_variance.clamp(-14.0, 6.0)).exp(), validate_args=False)
 
 
 class SpectrumHead(nn.Module):
@@ -179,4 +179,4 @@ class SpectrumHead(nn.Module):
 def standard_normal(like: Tensor) -> TorchDistribution:
     """N(0, I) of the shape of ``like``: made from its sizes alone, so that no value of it leaks in."""
     zeros = torch.zeros(like.shape, dtype=like.dtype, device=like.device)
-    return Normal(zeros, torch.ones_like(zeros), validate_args=False).to_event(1)
+    return DiagonalNormal(zeros, torch.ones_like(zeros), validate_args=False)
