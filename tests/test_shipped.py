@@ -12,7 +12,7 @@ import pyrodvae
 from pyrodvae import EnhanceConfig, examples
 from pyrodvae.metrics import si_sdr
 from pyrodvae.objective import terms
-from pyrodvae.weights import CARD, SHIPPED, WEIGHTS, load_run
+from pyrodvae.weights import CARD, SHIPPED, WEIGHTS, Run, load_run, make_pair
 
 KEYS = sorted(p.parent.name for p in SHIPPED.glob(f"*/{WEIGHTS}"))
 
@@ -49,15 +49,22 @@ def test_shipped_pair_explains_speech_better_than_noise(key: str) -> None:
 def test_packaged_example_is_enhanced_and_reproducible() -> None:
     clean, rate = pyrodvae.read_audio(examples.clean())
     noisy, _ = pyrodvae.read_audio(examples.noisy())
-    config = EnhanceConfig(iterations=30, seed=3)
+    config = EnhanceConfig(seed=3)
     result = pyrodvae.enhance(noisy, sample_rate=rate, config=config)
     again = pyrodvae.enhance(noisy, sample_rate=rate, config=config)
-    other = pyrodvae.enhance(noisy, sample_rate=rate, config=EnhanceConfig(iterations=30, seed=4))
+    other = pyrodvae.enhance(noisy, sample_rate=rate, config=EnhanceConfig(seed=4))
     assert np.array_equal(result.speech, again.speech)
     assert not np.array_equal(result.speech, other.speech)
     assert np.allclose(result.speech + result.noise, noisy, atol=1e-6)
-    improvement = si_sdr(result.speech[0], clean[0], rate) - si_sdr(noisy[0], clean[0], rate)
-    assert improvement > 3.0
+    given = si_sdr(noisy[0], clean[0], rate)
+    assert si_sdr(result.speech[0], clean[0], rate) - given > 2.5  # 3.1 to 3.25 for seeds 0, 3, 4
+    torch.manual_seed(0)
+    run = load_run("rvae")
+    untrained = Run(*make_pair("rvae"), run.stft, run.card)  # the control: the same networks, unlearned
+    for module in (untrained.model, untrained.guide):
+        module.fit_statistics(run.stft(torch.from_numpy(clean)))
+    worse = pyrodvae.enhance(noisy, sample_rate=rate, model=untrained, config=config)
+    assert si_sdr(worse.speech[0], clean[0], rate) < given
     assert result.objective[-1].mean() < result.objective[0].mean()
     assert result.std.shape == result.mean.shape == result.noisy.shape
     draws = result.draw()
