@@ -1,16 +1,16 @@
-"""Audio files: whole and in segments, read in order and written whole or not at all."""
+"""Audio files in: whole and in segments, read in order; and what a waveform has to be."""
 
 from __future__ import annotations
 
 import math
 import os
+import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,10 @@ MIN_MILLISECONDS = 64  # one window of 1024 samples at 16 kHz
 BLOCK = 16_384  # frames per call: libsndfile overflows its stack on long OGG writes
 # What soundfile raises on damaged files, refused settings and full disks (a bare AssertionError).
 SOUNDFILE_ERRORS = (OSError, RuntimeError, TypeError, ValueError, AssertionError)
+CUT_DOWN = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.M)
+"""In libsndfile's log: bytes of samples by the header of a WAV, AIFF or AU file, and in the file."""
+OPEN_LENGTH = 2**31 - 10_000
+"""From so many bytes on, a header leaves the length open: its writer could not go back to fill it in."""
 
 
 class AudioError(ValueError):
@@ -52,7 +56,7 @@ def info(path: PathLike) -> AudioInfo:
         AudioError: the file is missing, a directory, empty or no audio.
     """
     with _reading(path) as file:
-        frames = file.frames if file.frames < 2**62 else sum(map(len, _blocks(file)))
+        frames = file.frames if 0 < file.frames < 2**62 else sum(map(len, blocks(file)))
         return AudioInfo(file.samplerate, file.channels, frames, file.subtype, file.format)
 
 
@@ -65,8 +69,8 @@ def read_audio(path: PathLike) -> tuple[npt.NDArray[np.float32], int]:
         AudioError: the file is missing, a directory, empty, no audio or damaged.
     """
     with _reading(path) as file:
-        blocks = [np.zeros((0, file.channels), np.float32), *_blocks(file)]
-        return np.ascontiguousarray(np.concatenate(blocks).T), int(file.samplerate)
+        read = [np.zeros((0, file.channels), np.float32), *blocks(file)]
+        return np.ascontiguousarray(np.concatenate(read).T), int(file.samplerate)
 
 
 def check_finite(waveform: Waveform, name: PathLike) -> None:
@@ -132,45 +136,60 @@ def _segments(path: PathLike, size: int, shared: int, least: int) -> Iterator[np
         yield np.concatenate([held, new]).T.copy()
 
 
-class _Stream(soundfile.SoundFile):  # type: ignore[misc]
+class Stream(soundfile.SoundFile):  # type: ignore[misc]
     """A sound file read in order: soundfile would seek at every read, which harms MP3 decoding."""
 
     position = 0
 
     def seekable(self) -> bool:
+        """No, so that soundfile does not."""
         return False
 
     def read(self, *args: Any, **options: Any) -> Any:
+        """As soundfile does, and count."""
         block = super().read(*args, **options)
         self.position += len(block)
         return block
 
+    @property
+    def promised(self) -> int:
+        """Frames that the header speaks of, where libsndfile has cut its number down to what is there."""
+        cut = CUT_DOWN.search(self.extra_info)
+        if not cut or int(cut[1]) > OPEN_LENGTH:
+            return int(self.frames)
+        return int(self.frames) * int(cut[1]) // max(1, int(cut[2]))
+
 
 @contextmanager
-def _reading(path: PathLike) -> Iterator[_Stream]:
+def _reading(path: PathLike) -> Iterator[Stream]:
     path = Path(path)
-    if not path.exists():
-        raise AudioError(f"{path} does not exist.")
-    if path.is_dir():
-        raise AudioError(f"{path} is a directory, not an audio file.")
-    if path.stat().st_size == 0:
-        raise AudioError(f"{path} is empty (0 bytes).")
-    with _failing_as(f"{path} cannot be read as audio"), _Stream(path) as file:
-        yield file
-        if 0 < file.position < file.frames < 2**62:
-            warnings.warn(
-                f"{path} ends early: {file.position} of {file.frames} frames could be read.",
-                stacklevel=2,
-            )
+    with failing_as(f"{path} cannot be read as audio"):
+        if not path.exists():
+            link = f" is a link to {os.readlink(path)}, which" if path.is_symlink() else ""
+            raise AudioError(f"{path}{link} does not exist.")
+        if path.is_dir():
+            raise AudioError(f"{path} is a directory, not an audio file.")
+        if path.stat().st_size == 0:
+            raise AudioError(f"{path} is empty (0 bytes).")
+        path.open("rb").close()  # libsndfile would not say why it cannot
+        with Stream(path) as file:
+            yield file
+            if 0 < file.position < (promised := file.promised) < 2**62:
+                read, whole = (frames / file.samplerate for frames in (file.position, promised))
+                warnings.warn(
+                    f"{path} ends early: {read:.2f} of {whole:.2f} seconds could be read.", stacklevel=2
+                )
 
 
-def _blocks(file: _Stream) -> Iterator[npt.NDArray[np.float32]]:
+def blocks(file: Stream) -> Iterator[npt.NDArray[np.float32]]:
+    """The rest of a file, in blocks (n, C)."""
     while len(block := file.read(BLOCK, "float32", always_2d=True)):
         yield block
 
 
 @contextmanager
-def _failing_as(what: str) -> Iterator[None]:
+def failing_as(what: str) -> Iterator[None]:
+    """Tell failures of soundfile and of the system as an AudioError ``what: why.``."""
     try:
         yield
     except AudioError:
@@ -184,133 +203,3 @@ def _failing_as(what: str) -> Iterator[None]:
             told = error.strerror or error
         why = str(told).strip().rstrip(".") or type(error).__name__
         raise AudioError(f"{what}: {why}.") from error
-
-
-FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3", ".aiff": "AIFF"}
-INTEGER_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
-
-
-def write_audio(path: PathLike, waveform: npt.ArrayLike, rate: int, subtype: str | None = None) -> None:
-    """Write a waveform (C, N) or (N,) to an audio file, whole or not at all.
-
-    The extension gives the format (see `FORMATS`), and `subtype` the samples in libsndfile's words:
-    by default PCM_16, for OGG and MP3 their codec. Only FLOAT and DOUBLE hold samples beyond full
-    scale; elsewhere they are clipped, with a warning, and never wrap. The file gets its name once
-    it is complete: after a failure, an earlier file of that name is untouched.
-
-    Raises:
-        AudioError: unknown extension or subtype, no samples, NaN, or a failure to write.
-    """
-    with OverlapWriter(path, rate, 0.0, subtype) as out:
-        out.write(waveform)
-
-
-class OverlapWriter:
-    """Write consecutive overlapping segments (C, n) to one file, cross-fading what they share.
-
-    Over the overlap of m samples, y_k + r_k (y'_k - y_k) with r_k = (k + 1/2) / m, where y ends
-    one segment and y' starts the next: linear ramps that sum to one, so unmodified segments of
-    `read_segments` give the file back. To be used in a `with` block; the file appears, complete,
-    at its end, and not at all after an exception. The overlap is in seconds, the rest is as in
-    `write_audio`.
-    """
-
-    def __init__(self, path: PathLike, rate: int, overlap: float, subtype: str | None = None) -> None:
-        self.path, self.rate, self.shared = Path(path), rate, round(overlap * rate)
-        if self.shared < 0:
-            raise ValueError(f"The overlap cannot be negative: {overlap} s.")
-        self._format = FORMATS.get(self.path.suffix.lower(), "")
-        if not self._format:
-            raise AudioError(f"{path} has an unknown extension: choose among {', '.join(FORMATS)}.")
-        self.subtype = subtype or str(soundfile.default_subtype(self._format))
-        if not soundfile.check_format(self._format, self.subtype):
-            raise AudioError(f"{path}: a {self._format} file cannot hold {self.subtype} samples.")
-        if not self.path.parent.is_dir():
-            raise AudioError(f"{path} cannot be written: its folder does not exist.")
-        self._temporary = self.path.parent / f".{uuid4().hex}.tmp"
-        self._file: soundfile.SoundFile | None = None
-        self._held: Waveform = np.zeros((0, 0))
-        self._frames = self._clipped = 0
-
-    def write(self, segment: npt.ArrayLike) -> None:
-        """Add the next segment (C, n) or (n,); from the second on it starts with the overlap."""
-        array = np.atleast_2d(np.array(segment))  # a copy: the fade is written into it
-        if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
-            raise AudioError(
-                f"{self.path} needs floating-point samples of shape (C, N), not {array.dtype} of "
-                f"shape {array.shape}."
-            )
-        check_finite(array, self.path)
-        if self._file is None:
-            self._file = self._open(len(array))
-        else:
-            held, shared = self._held, self.shared
-            if len(array) != len(held) or min(array.shape[1], held.shape[1]) < shared:
-                raise AudioError(
-                    f"{self.path}: a segment of shape {array.shape} does not continue one of "
-                    f"{len(held)} channels with an overlap of {shared} samples."
-                )
-            ramp = (np.arange(shared, dtype=array.dtype) + 0.5) / max(shared, 1)
-            array[:, :shared] = held + ramp * (array[:, :shared] - held)
-        ready = max(array.shape[1] - self.shared, 0)
-        self._append(array[:, :ready])
-        self._held = array[:, ready:].copy()
-
-    def __enter__(self) -> OverlapWriter:
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None:
-                self._append(self._held)
-                self._finish()
-        finally:
-            if self._file is not None:
-                with suppress(*SOUNDFILE_ERRORS):
-                    self._file.close()
-            self._temporary.unlink(missing_ok=True)
-        if kind is None and self._clipped:
-            warnings.warn(
-                f"{self.path}: {self._clipped} samples beyond full scale were clipped; scale the "
-                "waveform down, or write subtype 'FLOAT' to a .wav file.",
-                stacklevel=2,
-            )
-
-    def _open(self, channels: int) -> soundfile.SoundFile:
-        what = f"{self.path} cannot be written with {channels} channels at {self.rate} Hz"
-        if self._format == "OGG" and not (0 < channels < 256 and 0 < self.rate <= 200_000):
-            raise AudioError(f"{what}: it is beyond the OGG format.")  # libvorbis would crash
-        with _failing_as(what):
-            return soundfile.SoundFile(
-                self._temporary, "w", self.rate, channels, self.subtype, format=self._format
-            )
-
-    def _append(self, waveform: Waveform) -> None:
-        for start in range(0, waveform.shape[1], BLOCK):
-            block = self._encode(waveform[:, start : start + BLOCK].T)
-            with _failing_as(f"{self.path} cannot be written"):
-                self._file.write(block)  # type: ignore[union-attr]
-            self._frames += len(block)
-
-    def _encode(self, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        if self.subtype in ("FLOAT", "DOUBLE"):
-            return block
-        self._clipped += int(np.count_nonzero(np.abs(block) > 1))
-        bits = INTEGER_BITS.get(self.subtype)
-        if bits is None:
-            return block.clip(-1, 1)
-        # Rounded here, to the nearest: libsndfile truncates, a bias of half a step.
-        full = 2.0 ** (bits - 1)
-        steps = np.rint(block * full, dtype=np.float64).clip(-full, full - 1)
-        return (steps * 2.0 ** (32 - bits)).astype(np.int32)
-
-    def _finish(self) -> None:
-        if self._file is None or self._frames == 0:
-            raise AudioError(f"{self.path} was not written: there are no samples.")
-        with _failing_as(f"{self.path} cannot be written"):
-            self._file.close()
-            # Read back, because libsndfile does not report every write that a full disk cuts short.
-            with _Stream(self._temporary) as file:
-                if file.frames != self._frames or sum(map(len, _blocks(file))) != self._frames:
-                    raise OSError("it came out incomplete, the disk may be full")
-            os.replace(self._temporary, self.path)

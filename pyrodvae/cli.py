@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import re
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from pyrodvae import __doc__ as purpose
 from pyrodvae import __version__, commands
 from pyrodvae.commands import log
 from pyrodvae.enhance import EnhanceConfig
 from pyrodvae.metrics import METRICS
-from pyrodvae.train import TrainingError
+from pyrodvae.trainer import TrainingError
+from pyrodvae.whole import NotWritten
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,22 +26,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 is success, 1 an error that was told in a sentence, 2 a wrong option, 130 an interruption.
     """
-    options = make_parser().parse_args(arguments)
-    if threading.current_thread() is threading.main_thread():  # a scheduler's stop cleans up as Ctrl-C does
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if threading.current_thread() is threading.main_thread():
+        for stop in (signal.SIGINT, signal.SIGTERM):  # a scheduler's stop cleans up as Ctrl-C does
+            if signal.getsignal(stop) is not signal.SIG_IGN:
+                signal.signal(stop, signal.default_int_handler)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("default", UserWarning)
         warnings.showwarning = lambda message, *_, **__: log(f"warning: {str(message).splitlines()[0]}")
         try:
+            options = parse(sys.argv[1:] if arguments is None else arguments)
             return int(options.run(options))
+        except (ValueError, TrainingError, NotWritten) as error:
+            log(f"error: {error}")
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             log(f"error: {where}{error.strerror or error}.")
-        except (ValueError, TrainingError) as error:
-            log(f"error: {error}")
-        except RuntimeError as error:
-            if "memory" not in str(error):
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, RuntimeError) and "memory" not in str(error):
                 raise
             log(f"error: not enough memory for these settings ({str(error).splitlines()[0]}).")
         except KeyboardInterrupt:
@@ -46,36 +52,77 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
 
 
+# --- reading the options
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that complains in one sentence, without the lines of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Tell what is wrong, and leave with status 2."""
+        self.exit(2, f"pyrodvae: error: {message[0].upper()}{message[1:]}; see '{self.prog} --help'.\n")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of one command."""
+    options, rest = make_parser().parse_known_args(one_by_one(arguments))
+    if rest:
+        options.parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
+
+
+def one_by_one(arguments: Sequence[str]) -> list[str]:
+    """``--set a=1 b=2 IN`` as ``--set a=1 --set b=2 IN``: what is no KEY=VALUE is no setting."""
+    found: list[str] = []
+    setting = False  # whether the text before belongs to a --set
+    for text in arguments:
+        opened = found[-1:] == ["--set"]
+        if setting and not opened and re.match(r"\s*[a-z_]\w*\s*=", text):
+            found.append("--set")
+        else:
+            setting = opened or text.partition("=")[0] == "--set"
+        found.append(text)
+    return found
+
+
 def make_parser() -> argparse.ArgumentParser:
     """All commands with their options."""
-    parser = argparse.ArgumentParser("pyrodvae", description=purpose)
+    parser = Parser("pyrodvae", description=purpose)
     parser.add_argument("--version", action="version", version=f"pyrodvae {__version__}")
-    all_commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    kinds = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_enhance, _train, _resynthesize, _generate, _evaluate, _score, _list):
+        add(kinds)
+    return parser
 
-    def command(
-        name: str, run: Callable[[argparse.Namespace], int], help: str, example: str
-    ) -> argparse.ArgumentParser:
-        added = all_commands.add_parser(
-            name,
-            help=help,
-            description=f"{help[0].upper()}{help[1:]}.",
-            epilog=f"example: pyrodvae {name} {example}",
-        )
-        added.set_defaults(run=run)
-        return added
 
-    p = command("enhance", commands.run_enhance, "take the noise out of recordings", "noisy.wav -o clean.wav")
+def _command(
+    kinds: Any, name: str, run: Callable[[argparse.Namespace], int], help: str, example: str
+) -> argparse.ArgumentParser:
+    added: argparse.ArgumentParser = kinds.add_parser(
+        name,
+        help=help,
+        description=f"{help[0].upper()}{help[1:]}.",
+        epilog=f"example: pyrodvae {name} {example}",
+    )
+    added.set_defaults(run=run, parser=added)
+    return added
+
+
+def _enhance(kinds: Any) -> None:
+    help, example = "take the noise out of recordings", "noisy.wav -o clean.wav"
+    p = _command(kinds, "enhance", commands.run_enhance, help, example)
     p.add_argument("inputs", nargs="+", metavar="IN", help="a sound file, or a folder of them")
     _output(p, "the file to write; for a folder or several inputs, a folder")
     p.add_argument("--model", default="rvae", metavar="KEY|RUN", help="shipped weights or a run (rvae)")
     p.add_argument("--engine", default="langevin", metavar="KEY", help="see 'pyrodvae list' (langevin)")
-    p.add_argument("--seed", type=int, metavar="N", help="of everything random (0)")
+    _seed(p)
     _enhancement(p)
-    p.add_argument("--force", action="store_true", help="do files again that are done already")
+    _force(p)
 
-    p = command(
-        "train", commands.run_train, "train a model on a folder of speech", "rvae --data speech --out run"
-    )
+
+def _train(kinds: Any) -> None:
+    help, example = "train a model on a folder of speech", "rvae --data speech --out run"
+    p = _command(kinds, "train", commands.run_train, help, example)
     p.add_argument("model", metavar="MODEL", help="see 'pyrodvae list'")
     p.add_argument("--data", required=True, type=Path, metavar="DIR", help="recordings of clean speech")
     p.add_argument("--val", type=Path, metavar="DIR", help="others for validation (a tenth of the first)")
@@ -83,38 +130,36 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument("--guide", default="paper", metavar="KEY", help="see 'pyrodvae list' (paper)")
     p.add_argument("--epochs", type=int, metavar="N")
     p.add_argument("--resume", action="store_true", help="go on with the run in RUN")
-    p.add_argument("--seed", type=int, metavar="N", help="of everything random (0)")
+    _seed(p)
     _selection(p, "train", "; its split 'val' validates")
     _device(p)
     _set(p)
 
-    p = command(
-        "resynthesize",
-        commands.run_resynthesize,
-        "send clean speech through a model and back, with its own phase",
-        "rvae speech.wav -o copy.wav",
-    )
+
+def _resynthesize(kinds: Any) -> None:
+    help = "send clean speech through a model and back, with its own phase"
+    p = _command(kinds, "resynthesize", commands.run_resynthesize, help, "rvae speech.wav -o copy.wav")
     _model(p)
     p.add_argument("inputs", nargs=1, metavar="IN", help="a sound file, or a folder of them")
     _output(p, "the file to write; for a folder, a folder")
     _device(p)
-    p.add_argument("--force", action="store_true", help="do files again that are done already")
+    _force(p)
 
-    p = command(
-        "generate", commands.run_generate, "let a model speak by itself", "rvae -o speech.wav --seconds 3"
-    )
+
+def _generate(kinds: Any) -> None:
+    help, example = "let a model speak by itself", "rvae -o speech.wav --seconds 3"
+    p = _command(kinds, "generate", commands.run_generate, help, example)
     _model(p)
     _output(p, "the file to write")
     p.add_argument("--force", action="store_true", help="replace the file if it exists")
     p.add_argument("--seconds", type=float, default=3.0, metavar="S", help="length (3)")
-    p.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (0)")
+    _seed(p, 0)
 
-    p = command(
-        "evaluate",
-        commands.run_evaluate,
-        "measure enhancement on pairs or mixtures, or resynthesis on speech alone",
-        "rvae --speech speech --noise noise --snr -5 0 5 --out results.csv",
-    )
+
+def _evaluate(kinds: Any) -> None:
+    help = "measure enhancement on pairs or mixtures, or resynthesis on speech alone"
+    example = "rvae --speech speech --noise noise --snr -5 0 5 --out results.csv"
+    p = _command(kinds, "evaluate", commands.run_evaluate, help, example)
     _model(p)
     p.add_argument("--pairs", type=Path, metavar="DIR", help="holds clean/ and noisy/ with equal names")
     p.add_argument("--speech", type=Path, metavar="DIR", help="clean speech")
@@ -136,17 +181,22 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, metavar="CSV", help="a row for each run; a rerun does what is missing")
     _enhancement(p)
 
-    p = command(
-        "score", commands.run_score, "compare an estimate with the clean original", "clean.wav estimate.wav"
-    )
+
+def _score(kinds: Any) -> None:
+    help, example = "compare an estimate with the clean original", "clean.wav estimate.wav"
+    p = _command(kinds, "score", commands.run_score, help, example)
     p.add_argument("clean", metavar="CLEAN")
     p.add_argument("estimate", metavar="ESTIMATE")
     _metrics(p)
     p.add_argument("--json", action="store_true", help="as JSON; what cannot be computed is null")
 
-    p = command("list", commands.run_list, "list what there is", "engines")
+
+def _list(kinds: Any) -> None:
+    p = _command(kinds, "list", commands.run_list, "list what there is", "engines")
     p.add_argument("what", nargs="?", choices=["models", "guides", "engines"])
-    return parser
+
+
+# --- options that several commands have
 
 
 def _model(p: argparse.ArgumentParser) -> None:
@@ -155,6 +205,14 @@ def _model(p: argparse.ArgumentParser) -> None:
 
 def _output(p: argparse.ArgumentParser, help: str) -> None:
     p.add_argument("-o", "--out", required=True, metavar="OUT", help=help)
+
+
+def _force(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--force", action="store_true", help="do files again that are done already")
+
+
+def _seed(p: argparse.ArgumentParser, default: int | None = None) -> None:
+    p.add_argument("--seed", type=int, default=default, metavar="N", help="of everything random (0)")
 
 
 def _device(p: argparse.ArgumentParser) -> None:
@@ -186,5 +244,5 @@ def _enhancement(p: argparse.ArgumentParser) -> None:
 
 def _set(p: argparse.ArgumentParser) -> None:
     p.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="any other setting"
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting; one or more"
     )

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from pyrodvae.audio import AudioError, read_audio, write_audio
+from pyrodvae.audio import AudioError, read_audio
+from pyrodvae.audio_writer import format_of, write_audio
 from pyrodvae.engines import ENGINES, Engine
 from pyrodvae.enhance import EnhanceConfig, make_engine
 from pyrodvae.evaluate import System, enhancer, evaluate, resynthesizer
@@ -23,7 +24,8 @@ from pyrodvae.metrics import score
 from pyrodvae.models import MODELS
 from pyrodvae.settings import apply, describe
 from pyrodvae.synthesis import generate
-from pyrodvae.train import TrainConfig, train
+from pyrodvae.train import train
+from pyrodvae.trainer import TrainConfig
 from pyrodvae.trials import clean_speech, mixtures, pairs
 from pyrodvae.weights import SHIPPED, WEIGHTS, Run, load_run
 
@@ -46,6 +48,7 @@ def run_resynthesize(options: Namespace) -> int:
 
 def run_generate(options: Namespace) -> int:
     """Generate a sound file."""
+    format_of(options.out)  # told before any work is done
     if Path(options.out).exists() and not options.force:
         raise ValueError(f"{options.out} exists: add --force to replace it.")
     run = load_run(options.model)

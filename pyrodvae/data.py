@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,15 @@ from torch import Tensor
 
 from pyrodvae.audio import AudioError, check_waveform, info, read_audio
 from pyrodvae.signal import STFT, resample
+from pyrodvae.whole import save
 
 SUFFIXES = {
     f".{s}" for s in ["wav", "flac", "ogg", "opus", "mp3", "aiff", "aif", "aifc", "au", "caf", "w64", "rf64"]
 }
 EDGE = 2
 """Frames at either end of a crop that would see the padding; they are cut away."""
+CROPS = 0x5EED0000
+"""What a seed is changed by for the crops, so that they have a stream of their own."""
 
 
 @dataclass(frozen=True)
@@ -44,52 +48,62 @@ class Corpus:
 
     def write(self, path: Path) -> None:
         """Write the manifest: one row per file, tab-separated, with the reason if skipped."""
-        with path.open("w", newline="") as f:
-            rows = csv.writer(f, delimiter="\t")
-            rows.writerow(["path", "seconds", "skipped"])
-            rows.writerows((p, f"{s:.3f}", "") for p, s in zip(self.files, self.seconds, strict=True))
-            rows.writerows((p, "", why) for p, why in self.skipped)
+        table = io.StringIO(newline="")
+        rows = csv.writer(table, delimiter="\t")
+        rows.writerow(["path", "seconds", "skipped"])
+        rows.writerows((p, f"{s:.3f}", "") for p, s in zip(self.files, self.seconds, strict=True))
+        rows.writerows((p, "", why) for p, why in self.skipped)
+        save(path, table.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def audio_files(folder: Path) -> list[Path]:
-    """All audio files below a folder, in order of their paths.
+    """All audio files below a folder but hidden ones, in order of their paths.
 
     Raises:
         AudioError: the folder is missing.
     """
     if not folder.is_dir():
         raise AudioError(f"{folder} is not a folder.")
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+
+    def wanted(path: Path) -> bool:
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        return path.suffix.lower() in SUFFIXES and not hidden and not path.is_dir()
+
+    return sorted(path for path in folder.rglob("*") if wanted(path))
 
 
 def scan(folder: Path, manifest: Path | None = None, split: str | None = None) -> Corpus:
-    """Find the recordings below a folder; files whose header cannot be read are listed as skipped.
+    """Find the recordings below a folder; those that cannot be read are listed as skipped.
 
     Args:
         folder: searched with all its subfolders.
-        manifest: a tab-separated table with columns ``path`` (relative to the table) and ``split``.
+        manifest: a tab-separated table with columns ``path`` (relative to the table) and ``split``; files
+            below the folder that it names and that are not there are listed as skipped, too.
         split: take only the rows of the manifest that carry this split.
 
     Raises:
         AudioError: the folder is missing, holds no recording, or the manifest names none of it.
     """
-    files = audio_files(folder)
+    files, where = audio_files(folder), f"{folder}"
     if manifest is not None:
-        chosen = manifest_paths(manifest, split)
+        chosen, root = manifest_paths(manifest, split), folder.resolve()
+        missing = [p for p in chosen if p.is_relative_to(root) and not p.exists()]
         files = [p for p in files if p.resolve() in chosen]
+        files = sorted({*files, *(folder / p.relative_to(root) for p in missing)})
+        where += f" with split '{split}'" if split else " listed"
+        where += f" in {manifest}, whose paths count from {manifest.parent}"
     seconds: list[float] = []
     usable: list[Path] = []
     skipped: list[tuple[Path, str]] = []
     for path in files:
         try:
-            header = info(path)
+            seconds.append(info(path).seconds)
             usable.append(path)
-            seconds.append(header.frames / header.rate)
         except AudioError as error:
             skipped.append((path, str(error)))
     if not usable:
-        where = f"{folder}" + (f" with split '{split}' in {manifest}" if manifest else "")
-        raise AudioError(f"No readable recording in {where} ({len(skipped)} unreadable).")
+        first = f", the first: {skipped[0][1].rstrip('.')}" if skipped else ""
+        raise AudioError(f"No readable recording in {where} ({len(skipped)} unreadable{first}).")
     return Corpus(tuple(usable), tuple(seconds), tuple(skipped))
 
 
@@ -97,18 +111,22 @@ def manifest_paths(manifest: Path, split: str | None) -> set[Path]:
     """The resolved paths of a manifest's rows (of one split).
 
     Raises:
-        AudioError: the table is missing or lacks a column.
+        AudioError: the table is missing, no text, or lacks a column.
     """
     try:
-        with manifest.open(newline="") as f:
-            rows = list(csv.DictReader(f, delimiter="\t"))
+        text = manifest.read_text(encoding="utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text), delimiter="\t"))
     except OSError as error:
         raise AudioError(f"Cannot read the manifest {manifest}: {error.strerror}.") from error
-    if not rows or "path" not in rows[0] or (split is not None and "split" not in rows[0]):
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise AudioError(f"The manifest {manifest} is no table of text in UTF-8.") from error
+    columns = {"path"} if split is None else {"path", "split"}
+    if "\0" in text or not rows or not columns <= rows[0].keys():
         raise AudioError(f"The manifest {manifest} needs tab-separated columns 'path' and 'split'.")
-    return {
-        (manifest.parent / row["path"]).resolve() for row in rows if split is None or row["split"] == split
-    }
+    paths = [row["path"] for row in rows if split is None or row["split"] == split]
+    if not all(paths):
+        raise AudioError(f"The manifest {manifest} has a row without a path.")
+    return {(manifest.parent / path).resolve() for path in paths}
 
 
 def prepare(
@@ -192,7 +210,8 @@ class Crops:
 
     def epoch(self, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yield (x (B, T, F) complex, lengths (B,) or None); a seed always gives the same batches."""
-        rng = torch.Generator().manual_seed(seed)
+        # Not the stream of torch.manual_seed(seed): crops must not go along with the draws of z.
+        rng = torch.Generator().manual_seed(seed ^ CROPS)
         weights = torch.tensor([float(len(y)) for y in self.signals])
         size = (self.frames - 1 + 2 * EDGE) * self.stft.hop
         for _ in range(self.batches):

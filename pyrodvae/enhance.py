@@ -18,6 +18,7 @@ from pyrodvae.em import Posterior, em
 from pyrodvae.engines import ENGINES, Engine
 from pyrodvae.noise import NMFNoise
 from pyrodvae.noisy import NoisySpeech
+from pyrodvae.settings import check_seed
 from pyrodvae.signal import resample
 from pyrodvae.weights import Run, load_run
 
@@ -29,7 +30,7 @@ WINDOW_SECONDS, SHARED_SECONDS = 30.0, 1.0
 
 @dataclass(frozen=True)
 class EnhanceConfig:
-    """Settings of enhancement that do not belong to an engine.
+    """Settings of enhancement that do not belong to an engine; numbers have a least and a most value.
 
     Args:
         iterations: of EM.
@@ -48,11 +49,13 @@ class EnhanceConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "chains", "noise_rank"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        for name, most in (("iterations", 10_000), ("chains", 256), ("noise_rank", 512)):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or not 1 <= value <= most:
+                raise ValueError(f"{name} must be a whole number from 1 to {most}, not {value}.")
         if not 0 < self.average <= 1:
             raise ValueError(f"average is a share between 0 and 1, not {self.average}.")
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,26 @@ def enhance(
         out[active] = resample(y.astype(channels.dtype), run.stft.sample_rate, rate)[:, : out.shape[-1]]
         return out.reshape(waveform.shape)
 
+    mean, variance, windows = _in_windows(x, run, engine, config, each)
+    speech = to_waveform(mean)
+    return Enhanced(
+        speech=speech,
+        noise=waveform - speech,
+        sample_rate=rate,
+        objective=torch.stack([p.objective for _, p in windows], -1),
+        noisy=x,
+        mean=mean,
+        std=variance.sqrt(),
+        settings={"audio": name, "model": str(run.card["model"]), "engine": repr(engine), **vars(config)},
+        _windows=windows,
+        _to_waveform=to_waveform,
+    )
+
+
+def _in_windows(
+    x: Tensor, run: Run, engine: Engine, config: EnhanceConfig, each: Callable[[float], None]
+) -> tuple[Tensor, Tensor, list[tuple[int, Posterior]]]:
+    """Mean and variance of the speech in x (C, T, F), and (first frame, posterior) of each window."""
     generator = torch.Generator().manual_seed(config.seed)
     starts, size, ramps = _windows(x.shape[-2], run.stft.frame_rate)
     mean, variance = torch.zeros_like(x), torch.zeros_like(x.real)
@@ -175,19 +198,7 @@ def enhance(
         mean[:, frames] += ramp * posterior.mean
         variance[:, frames] += ramp * posterior.variance
         windows.append((start, posterior))
-    speech = to_waveform(mean)
-    return Enhanced(
-        speech=speech,
-        noise=waveform - speech,
-        sample_rate=rate,
-        objective=torch.stack([p.objective for _, p in windows], -1),
-        noisy=x,
-        mean=mean,
-        std=variance.sqrt(),
-        settings={"audio": name, "model": str(run.card["model"]), "engine": repr(engine), **vars(config)},
-        _windows=windows,
-        _to_waveform=to_waveform,
-    )
+    return mean, variance, windows
 
 
 def enhance_spectrum(
@@ -205,15 +216,17 @@ def enhance_spectrum(
     """
     noise = NMFNoise.from_quiet_frames(x, config.noise_rank, generator)
     gain = (1 - 2 * noise.variance / power(x).clamp(min=1e-12)).clamp(min=0.05).sqrt()
-    with torch.no_grad():
-        z = run.guide.posterior(x * gain).rsample((config.chains,))
     g = torch.ones_like(x[..., :1].real) if config.gain else None
     model = NoisySpeech(run.model, noise, g)
+    with torch.no_grad():
+        z = run.guide.posterior(x * gain).rsample((config.chains,))
     return em(model, run.guide, x, engine, z, iterations=config.iterations, average=config.average, each=each)
 
 
 def _read(audio: str | Path | npt.ArrayLike, sample_rate: int | None) -> tuple[Waveform, int, str]:
     """The waveform (N,) or (C, N), its rate and its name, checked."""
+    if audio is None:
+        raise AudioError("There is no audio: give a file or a waveform.")
     if isinstance(audio, str | Path):
         if sample_rate is not None:
             raise ValueError("A file knows its sample rate: leave sample_rate out.")
@@ -229,7 +242,7 @@ def _read(audio: str | Path | npt.ArrayLike, sample_rate: int | None) -> tuple[W
         or float(number) % 1
     ):
         raise ValueError(f"sample_rate is in Hz, between 4000 and 384000, not {sample_rate!r}.")
-    waveform = np.asarray(audio.detach().cpu() if isinstance(audio, Tensor) else audio)
+    waveform = _array(audio)
     if waveform.ndim not in (1, 2) or not np.issubdtype(waveform.dtype, np.floating):
         raise AudioError(
             f"The waveform must be floats of shape (N,) or (C, N), not {waveform.dtype} of shape "
@@ -239,6 +252,19 @@ def _read(audio: str | Path | npt.ArrayLike, sample_rate: int | None) -> tuple[W
         raise AudioError(f"The waveform has shape {waveform.shape}: give channels first, (C, N).")
     check_waveform(waveform, "The waveform", int(sample_rate))
     return waveform, int(sample_rate), "waveform"
+
+
+def _array(audio: Any) -> npt.NDArray[Any]:
+    """As an array; floats of any width become those of 32 or 64 bits that can be resampled."""
+    if isinstance(audio, Tensor):
+        audio = audio.detach().cpu()
+        audio = audio.float() if audio.dtype in (torch.bfloat16, torch.float16) else audio
+    try:
+        waveform = np.asarray(audio)
+    except (TypeError, ValueError) as error:
+        raise AudioError("The waveform cannot be read as an array of numbers.") from error
+    floating = np.issubdtype(waveform.dtype, np.floating)
+    return waveform.astype(np.float32, copy=False) if floating and waveform.dtype != np.float64 else waveform
 
 
 def _centred(channels: Waveform) -> Waveform:

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import math
-import os
 import time
 import zlib
 from collections import Counter
@@ -21,10 +20,11 @@ from tqdm import tqdm
 from pyrodvae.engines import Engine
 from pyrodvae.enhance import EnhanceConfig, enhance
 from pyrodvae.metrics import METRICS, Measurement, score
-from pyrodvae.settings import describe
+from pyrodvae.settings import check_seed, describe
 from pyrodvae.synthesis import resynthesize
 from pyrodvae.trials import RATE, Array, Trial
 from pyrodvae.weights import Run
+from pyrodvae.whole import save, telling
 
 Row = dict[str, str]
 RunKey = tuple[str, str, str]  # file, seed and ratio: what tells the runs of one system apart
@@ -136,9 +136,11 @@ def evaluate(
             are taken from it.
 
     Raises:
-        ValueError: unknown metrics, or a file with other columns.
+        ValueError: unknown metrics, a seed out of range, or a file with other columns.
         OSError: the file cannot be read or written.
     """
+    for seed in seeds:
+        check_seed(seed)
     names = tuple(METRICS if metrics is None else metrics)
     score([], [], RATE, names)  # refuses unknown metrics
     scores = [f"{name}_{side}" for name in names for side in ("in", "out")]
@@ -225,16 +227,14 @@ class Table:
             )
         self.rows = {tuple(row[k] for k in KEY): row for row in reader}
         if whole != text or not text:
-            temporary = path.with_name(f".{path.name}.tmp")
-            temporary.write_text(whole or self._line({c: c for c in columns}), encoding="utf-8")
-            os.replace(temporary, path)
+            save(path, (whole or self._line({c: c for c in columns})).encode())
 
     def add(self, row: Row) -> None:
         """Add a row, and write it at once."""
         row = {column: row.get(column, "") for column in self.columns}
         self.rows[tuple(row[k] for k in KEY)] = row
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
+            with telling(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(self._line(row))
 
     def _line(self, row: Row) -> str:

@@ -12,11 +12,8 @@ import soundfile
 from tqdm import tqdm
 
 from pyrodvae.audio import (
-    FORMATS,
-    INTEGER_BITS,
     AudioError,
     AudioInfo,
-    OverlapWriter,
     Waveform,
     check_duration,
     check_finite,
@@ -24,6 +21,7 @@ from pyrodvae.audio import (
     info,
     read_segments,
 )
+from pyrodvae.audio_writer import FORMATS, INTEGER_BITS, OverlapWriter, format_of
 from pyrodvae.data import audio_files
 from pyrodvae.engines import Engine
 from pyrodvae.enhance import SHARED_SECONDS, WINDOW_SECONDS, EnhanceConfig, enhance
@@ -70,8 +68,8 @@ def plan(inputs: Sequence[str | Path], out: str | Path) -> list[Job]:
     written becomes ``.wav``.
 
     Raises:
-        AudioError: a folder holds no recording, two inputs would become one file, or an output
-            would replace an input.
+        AudioError: a folder holds no recording, two inputs would become one file, an output would
+            replace an input, or has a format that cannot be written.
     """
     if not all(map(str, [*inputs, out])):
         raise AudioError("An empty name was given for an input or for the output.")
@@ -87,6 +85,7 @@ def plan(inputs: Sequence[str | Path], out: str | Path) -> list[Job]:
             jobs.append(Job(one, _writable(Path(out) / one.name) if folder else Path(out)))
     sources: dict[Path, Path] = {}
     for job in jobs:
+        format_of(job.target)  # told before any work is done
         target = job.target.resolve()
         if target in sources:
             raise AudioError(f"{sources[target]} and {job.source} would both become {job.target}.")
@@ -140,6 +139,7 @@ def transform_file(
         ) from error
     done, silent = 0, True
     with OverlapWriter(target, header.rate, shared, _subtype(header, target)) as out:
+        out.open(header.channels)
         for segment in read_segments(source, window, shared):
             check_duration(segment, header.rate, source)
             check_finite(segment, source)
@@ -207,16 +207,18 @@ def transform_files(
             def advance(share: float, i: int = i) -> None:
                 bar.update(i + share - bar.n)
 
-            if job.done and not force:
-                log(f"skipped {job.source}: {job.target} is done already (--force does it again)")
-            else:
-                if job.source.suffix.lower() not in FORMATS:
-                    log(f"{job.source} becomes {job.target}: its own format can only be read")
-                try:
+            try:
+                if job.done and not force:
+                    log(f"skipped {job.source}: {job.target} is done already (--force does it again)")
+                else:
+                    if job.source.suffix.lower() not in FORMATS:
+                        log(f"{job.source} becomes {job.target}: its own format can only be read")
                     transform_file(job.source, job.target, transform, advance)
-                except AudioError as error:
-                    failed.append((job.source, str(error)))
-                except (ValueError, OSError) as error:
-                    failed.append((job.source, f"{job.source}: {error}"))
+            except AudioError as error:
+                failed.append((job.source, str(error)))
+            except ValueError as error:
+                failed.append((job.source, f"{job.source}: {error}"))
+            except OSError as error:
+                failed.append((job.source, f"{job.source}: {error.strerror or error}."))
             advance(1.0)
     return failed

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
+
+from pyrodvae.whole import save
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -31,7 +34,9 @@ def plot_history(history: list[dict[str, float]], path: Path) -> None:
     weight.plot(epochs, [row["beta"] for row in history], "k:", label="weight of the KL")
     weight.set(ylabel="β", ylim=(0, 1.05 * max(row["beta"] for row in history) + 1e-9))
     right.legend()
-    figure.savefig(path, dpi=110)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    save(path, picture.getvalue())
 
 
 def plot_enhanced(result: Any, path: str | Path | None = None) -> Any:

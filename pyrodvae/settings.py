@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+SEEDS = 2**31
 
 
 def apply(assignments: Sequence[str], *settings: Any) -> list[Any]:
@@ -80,3 +81,9 @@ def read(key: str, text: str, kind: Any) -> Any:
     else:
         raise ValueError(f"The setting '{key}' cannot be given as text.")
     raise ValueError(f"The setting '{key}' takes {wanted}, not '{text}'.")
+
+
+def check_seed(seed: int) -> None:
+    """Raise a ValueError unless the seed is a whole number that every random generator takes."""
+    if not 0 <= seed < SEEDS or seed % 1:
+        raise ValueError(f"A seed is a whole number from 0 to {SEEDS - 1}, not {seed}.")

@@ -1,239 +1,28 @@
-"""Training: stochastic variational inference on crops of a corpus."""
+"""Training: from a folder of recordings to the folder of a run."""
 
 from __future__ import annotations
 
 import csv
-import math
-import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from pyrodvae.data import Crops, load, scan
+from pyrodvae.data import Corpus, Crops, load, scan
 from pyrodvae.dvae import DVAE
-from pyrodvae.guides import Guide
+from pyrodvae.guide import Guide
 from pyrodvae.nets import frame_mask
-from pyrodvae.objective import KLWeight, elbo, find_nan, terms
-from pyrodvae.program import local_parameters
 from pyrodvae.signal import STFT
-from pyrodvae.weights import CARD, WEIGHTS, base_card, make_pair, save_run
+from pyrodvae.trainer import TrainConfig, Trainer, TrainingError
+from pyrodvae.weights import CARD, WEIGHTS, WeightsError, base_card, load_run, make_pair, save_run
+from pyrodvae.whole import make_folder, save
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT, MANIFEST, HISTORY = "checkpoint.pt", "manifest.tsv", "history.csv"
 Progress = Callable[[str], None]
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message is one sentence for the user."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Settings of a training run; every field can be set on the command line.
-
-    Args:
-        epochs: passes over the corpus; the learning rate follows one cycle over all of them.
-        batch_size, frames: B and T of a batch of crops.
-        learning_rate: the peak of the cycle.
-        beta: weight of the KL term at the end of its warm-up; 1 is the evidence lower bound.
-        warmup: epochs over which the weight rises linearly to ``beta``.
-        objective: ``"analytic"`` sums analytic KL terms along the drawn path
-            (``TraceMeanField_ELBO``), ``"sampled"`` takes log-ratios of the draw (``Trace_ELBO``).
-        clip: largest norm of the gradient.
-        patience: epochs without a better validation loss before stopping (after the warm-up).
-        gain_db: crops are turned down by up to this at random.
-        denoise_db: how far the recordings' own noise is turned down.
-        hidden: H of the model and of its guide.
-        latent: D.
-        seed: of weights, crops and draws.
-    """
-
-    epochs: int = 100
-    batch_size: int = 32
-    frames: int = 50
-    learning_rate: float = 3e-3
-    beta: float = 1.0
-    warmup: int = 0
-    objective: Literal["analytic", "sampled"] = "analytic"
-    clip: float = 5.0
-    patience: int = 30
-    gain_db: float = 0.0
-    denoise_db: float = 0.0
-    hidden: int = 128
-    latent: int = 16
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "frames", "learning_rate", "clip", "hidden", "latent"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be more than 0, not {getattr(self, name)}.")
-        for name in ("beta", "warmup", "patience", "gain_db", "denoise_db"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} cannot be negative: {getattr(self, name)}.")
-
-
-def validate(model: DVAE, guide: Guide, crops: Crops, seed: int) -> tuple[float, float]:
-    """Mean negative log-likelihood and KL per frame on the same crops and draws every time."""
-    device = model.z_0.device
-    nll = kl = frames = 0.0
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for x, lengths in crops.epoch(seed):
-            lengths = None if lengths is None else lengths.to(device)
-            a, b = terms(model, guide, x.to(device), lengths)
-            nll, kl = nll - float(a.sum()), kl + float(b.sum())
-            frames += x.shape[0] * x.shape[1] if lengths is None else float(lengths.sum())
-    return nll / frames, kl / frames
-
-
-class Trainer:
-    """One run: its state, its steps, and its checkpoint.
-
-    Args:
-        model, guide: the pair; trained in place.
-        train, validation: the crops.
-        config: the settings.
-        device: where to compute.
-
-    The random numbers of an epoch follow from (seed, epoch) alone, so a run that is stopped and
-    resumed from the last finished epoch goes on exactly as if it had not been stopped.
-    """
-
-    def __init__(
-        self,
-        model: DVAE,
-        guide: Guide,
-        train: Crops,
-        validation: Crops,
-        config: TrainConfig,
-        device: str = "cpu",
-    ) -> None:
-        self.model, self.guide = model.to(device), guide.to(device)
-        self.train, self.validation, self.config = train, validation, config
-        self.device = device
-        self.parameters = [*model.parameters(), *guide.parameters()]
-        self.optimiser = torch.optim.Adam(self.parameters, config.learning_rate)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser, config.learning_rate, total_steps=config.epochs * train.batches
-        )
-        with local_parameters():
-            self.loss = elbo(config.objective)(model, guide)
-        self.epoch = 0
-        self.history: list[dict[str, float]] = []
-        self.best = (math.inf, -1)
-
-    def beta(self, epoch: int) -> float:
-        """The weight of the KL term in an epoch."""
-        warmup = self.config.warmup
-        return self.config.beta * (min(1.0, epoch / warmup) if warmup else 1.0)
-
-    def step(self, x: Tensor, lengths: Tensor | None, beta: float, where: str) -> float:
-        """One gradient step on a batch; the loss in nats per frame.
-
-        Raises:
-            TrainingError: loss or gradient is not finite; the weights are left as they were.
-        """
-        x = x.to(self.device)
-        lengths = None if lengths is None else lengths.to(self.device)
-        frames = x.shape[0] * x.shape[1] if lengths is None else int(lengths.sum())
-        self.optimiser.zero_grad()
-        with local_parameters(), KLWeight(beta):
-            loss = self.loss(x, lengths) / frames
-        loss.backward()
-        value = float(loss.detach())
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
-        if not (math.isfinite(value) and math.isfinite(float(norm))):
-            raise TrainingError(
-                f"Not a number in {where}: {find_nan(self.model, self.guide, x, lengths)}. Lower the "
-                "learning rate or look at that recording; the last good epoch is kept."
-            )
-        self.optimiser.step()
-        self.schedule.step()
-        return value
-
-    def run_epoch(self, show: bool = True) -> dict[str, float]:
-        """Train one epoch and validate; returns the row of the history."""
-        seed = self.config.seed * 1_000_003 + self.epoch
-        torch.manual_seed(seed)
-        beta, total = self.beta(self.epoch), 0.0
-        bar = tqdm(
-            self.train.epoch(seed),
-            total=self.train.batches,
-            desc=f"epoch {self.epoch + 1}/{self.config.epochs}",
-            leave=False,
-            disable=not show,
-        )
-        for i, (x, lengths) in enumerate(bar):
-            total += self.step(x, lengths, beta, f"epoch {self.epoch + 1}, batch {i + 1}")
-        nll, kl = validate(self.model, self.guide, self.validation, self.config.seed)
-        row = {
-            "epoch": self.epoch + 1,
-            "train_loss": total / self.train.batches,
-            "beta": beta,
-            "val_nll": nll,
-            "val_kl": kl,
-            "val_loss": nll + self.config.beta * kl,
-        }
-        self.history.append(row)
-        if row["val_loss"] < self.best[0]:
-            self.best = (row["val_loss"], self.epoch)
-        self.epoch += 1
-        return row
-
-    def finished(self) -> bool:
-        """Whether all epochs are done, or none has been better for too long."""
-        stale = self.epoch - 1 - max(self.best[1], self.config.warmup)
-        return self.epoch >= self.config.epochs or stale >= self.config.patience
-
-    def settings(self) -> dict[str, Any]:
-        """All that has to be the same on resumption."""
-        pair = {"model": type(self.model).__name__, "guide": str(self.guide.sees)}
-        return {**pair, **asdict(self.config)}
-
-    def save(self, path: Path) -> None:
-        """Write the checkpoint in one step."""
-        temporary = path.with_suffix(".tmp")
-        state = {
-            "model": self.model.state_dict(),
-            "guide": self.guide.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "epoch": self.epoch,
-            "history": self.history,
-            "best": self.best,
-            "settings": self.settings(),
-        }
-        torch.save(state, temporary)
-        os.replace(temporary, path)
-
-    def resume(self, path: Path) -> None:
-        """Take up where a checkpoint was written.
-
-        Raises:
-            TrainingError: the checkpoint is damaged, or was made with other settings.
-        """
-        try:
-            state = torch.load(path, weights_only=True, map_location=self.device)
-            then = state["settings"]
-        except Exception as error:  # torch raises half a dozen kinds for a damaged file
-            raise TrainingError(f"The checkpoint {path} is damaged: {error}") from error
-        now = self.settings()
-        if then != now:
-            changed = [k for k, v in now.items() if then.get(k) != v]
-            raise TrainingError(
-                f"The checkpoint {path} was made with other settings ({', '.join(changed)}): resume "
-                "with the same ones, or train into a new folder."
-            )
-        self.model.load_state_dict(state["model"])
-        self.guide.load_state_dict(state["guide"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.epoch, self.history = state["epoch"], state["history"]
-        self.best = tuple(state["best"])
 
 
 def train(
@@ -267,74 +56,152 @@ def train(
     Raises:
         AudioError, WeightsError, TrainingError, ValueError: as sentences.
     """
-    from pyrodvae.plots import plot_history
-
     config, out, data = config or TrainConfig(), Path(out), Path(data)
-    checkpoint = out / CHECKPOINT
-    held_files = [f for f in (CHECKPOINT, WEIGHTS, CARD, "manifest.tsv", "history.csv") if (out / f).exists()]
-    if held_files and not resume:
-        raise TrainingError(
-            f"{out} already holds a run: add --resume to go on, or choose another ({held_files[0]} is there)."
-        )
-    if resume and not checkpoint.exists():
-        raise TrainingError(f"There is no checkpoint in {out} to resume from.")
+    val, manifest = (Path(path) if path else None for path in (val, manifest))
+    check_out(out, resume)
     stft = STFT()
     sizes = {"observed": stft.bins, "latent": config.latent, "hidden": config.hidden}
     torch.manual_seed(config.seed)
-    m, g = make_pair(model, sizes, guide, config.hidden)
-    corpus = scan(data, Path(manifest) if manifest else None, split if manifest else None)
-    signals, skipped = load(corpus, stft, config.denoise_db)
-    if val or manifest:
-        held = scan(
-            Path(val) if val else data,
-            Path(manifest) if manifest else None,
-            "val" if manifest else None,
+    m, g = make_pair(model, sizes, guide, {"hidden": config.hidden})
+    card = base_card(model, m, guide, g, stft)
+    if resume:  # what forbids to go on, or makes it needless, is found out before the corpus is read
+        nothing = Crops([], stft)
+        trainer = Trainer(m, g, nothing, nothing, config, device)
+        trainer.resume(out / CHECKPOINT)
+        if trainer.finished():
+            return trainer
+    elif config.start:
+        start_from(config.start, m, g, card)
+    corpus, to_validate = find(data, val, manifest, split)
+    make_folder(out)
+    speech = Speech.load(corpus, to_validate, stft, config.denoise_db)
+    for path, why in speech.skipped:
+        log(f"skipped {path}: {why}")
+    minutes = sum(len(y) for y in speech.train) / stft.sample_rate / 60
+    log(f"{len(speech.train)} recordings, {minutes:.1f} minutes of speech; {len(speech.held)} held out")
+    crops = Crops(speech.train, stft, config.frames, config.batch_size, config.gain_db)
+    held = Crops(speech.held, stft, config.frames, 32, config.gain_db)
+    if not resume and not config.start:
+        fit_statistics(m, g, replace(crops, batch_size=512), config.seed)
+    trainer = Trainer(m, g, crops, held, config, device)
+    if resume:
+        trainer.resume(out / CHECKPOINT)
+    card["training"] = {**asdict(config), "minutes": round(minutes, 1), "recordings": len(speech.train)}
+    write_run(trainer, out, card, speech.corpus, log)
+    return trainer
+
+
+def check_out(out: Path, resume: bool) -> None:
+    """Raise a TrainingError unless a run can be begun in a folder, or gone on with."""
+    there = [f for f in (CHECKPOINT, WEIGHTS, CARD, MANIFEST, HISTORY) if (out / f).exists()]
+    if there and not resume:
+        raise TrainingError(
+            f"{out} already holds a run: add --resume to go on, or choose another ({there[0]} is there)."
         )
-        held_signals, _ = load(held, stft, config.denoise_db)
-    else:
+    if resume and CHECKPOINT not in there:
+        raise TrainingError(f"There is no checkpoint in {out} to resume from.")
+    if resume and WEIGHTS not in there:
+        raise TrainingError(f"{out} has lost {WEIGHTS}, its best weights: train into a new folder.")
+
+
+def find(
+    data: Path, val: Path | None, manifest: Path | None, split: str | None
+) -> tuple[Corpus, Corpus | None]:
+    """The recordings to learn from, and those to validate on unless they have to be set aside."""
+    if manifest is None:
+        return scan(data), scan(val) if val else None
+    return scan(data, manifest, split), scan(val or data, manifest, "val")
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Recordings, prepared.
+
+    Args:
+        train: to learn from.
+        held: to validate on.
+        corpus: the files to learn from; those that turned out unusable are among its skipped ones.
+        skipped: (path, reason) of each file that cannot be used for either.
+    """
+
+    train: list[Tensor]
+    held: list[Tensor]
+    corpus: Corpus
+    skipped: Sequence[tuple[Path, str]]
+
+    @classmethod
+    def load(cls, corpus: Corpus, held: Corpus | None, stft: STFT, denoise_db: float) -> Speech:
+        """Read all recordings; without some to validate on, every tenth is set aside.
+
+        Raises:
+            TrainingError: there are too few.
+        """
+        signals, unusable = load(corpus, stft, denoise_db)
+        corpus = corpus.without(unusable)
+        if held is not None:
+            held_signals, unusable = load(held, stft, denoise_db)
+            return cls(signals, held_signals, corpus, (*corpus.skipped, *held.skipped, *unusable))
         if len(signals) < 2:
             raise TrainingError("Training needs at least two recordings: one is set aside.")
-        held_signals = signals[::10]
-        signals = [y for i, y in enumerate(signals) if i % 10]
-    out.mkdir(parents=True, exist_ok=True)
-    corpus.without(skipped).write(out / "manifest.tsv")
-    for path, why in (*corpus.skipped, *skipped):
-        log(f"skipped {path}: {why}")
-    minutes = sum(len(y) for y in signals) / stft.sample_rate / 60
-    log(f"{len(signals)} recordings, {minutes:.1f} minutes of speech; {len(held_signals)} held out")
+        return cls([y for i, y in enumerate(signals) if i % 10], signals[::10], corpus, corpus.skipped)
 
-    crops = Crops(signals, stft, config.frames, config.batch_size, config.gain_db)
-    sample, n = next(Crops(signals, stft, config.frames, 512, config.gain_db).epoch(config.seed))
-    if n is not None:
-        sample = sample[frame_mask(n, config.frames)]  # padding is no speech
-    m.fit_statistics(sample)
-    g.fit_statistics(sample)
-    trainer = Trainer(
-        m, g, crops, Crops(held_signals, stft, config.frames, 32, config.gain_db), config, device
-    )
-    if resume:
-        trainer.resume(checkpoint)
-        if trainer.epoch and not (out / WEIGHTS).exists():
-            raise TrainingError(f"{out} has lost {WEIGHTS}, its best weights: train into a new folder.")
-    card = base_card(model, m, guide, config.hidden, stft)
-    card["training"] = {**asdict(config), "minutes": round(minutes, 1), "recordings": len(signals)}
+
+def fit_statistics(model: DVAE, guide: Guide, crops: Crops, seed: int) -> None:
+    """Take means and scales of the spectrum from one batch of crops."""
+    x, lengths = next(crops.epoch(seed))
+    if lengths is not None:
+        x = x[frame_mask(lengths, crops.frames)]  # padding is no speech
+    model.fit_statistics(x)
+    guide.fit_statistics(x)
+
+
+def write_run(trainer: Trainer, out: Path, card: dict[str, Any], corpus: Corpus, log: Progress) -> None:
+    """Train to the end, and write the run after every epoch: the weights of the best, not the last."""
+    from pyrodvae.plots import plot_history
+
     while not trainer.finished():
         row = trainer.run_epoch()
         log("  ".join(f"{k} {v:.4g}" for k, v in row.items()))
-        if trainer.best[1] == trainer.epoch - 1:  # written at once: the best, not the last
+        if trainer.best[1] == trainer.epoch - 1:
             card["validation"] = {k: round(v, 3) for k, v in row.items()}
-            save_run(out, m, g, card)
-        trainer.save(checkpoint)
-        write_history(out / "history.csv", trainer.history)
+            save_run(out, trainer.model, trainer.guide, card)
+        corpus.write(out / MANIFEST)
+        write_history(out / HISTORY, trainer.history)
         plot_history(trainer.history, out / "curves.png")
-    return trainer
+        trainer.save(out / CHECKPOINT)
+
+
+def start_from(source: str, model: DVAE, guide: Guide, card: dict[str, Any]) -> None:
+    """Fill a fresh pair with the weights of a run, its statistics of the spectrum included.
+
+    Args:
+        source: a key of shipped weights, or the folder of a run.
+        model, guide: the pair.
+        card: its :func:`base_card`, which that of the run has to equal.
+
+    Raises:
+        WeightsError: the run cannot be loaded, or is of another model, guide, size or front end.
+    """
+    run = load_run(source)
+    theirs, ours = (
+        {"model": c["model"], "guide": c["guide"], **c["stft"], **c["config"]}
+        | {f"{name} of the guide": value for name, value in c["guide_config"].items()}
+        for c in (run.card, card)
+    )
+    for name, wanted in ours.items():
+        if theirs.get(name) != wanted:
+            raise WeightsError(
+                f"Training cannot start from '{source}': its {name} is {theirs.get(name)}, and "
+                f"{wanted} is asked for."
+            )
+    model.load_state_dict(run.model.state_dict())
+    guide.load_state_dict(run.guide.state_dict())
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> None:
     """Write the history as CSV, in one step."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="") as f:
-        rows = csv.DictWriter(f, list(history[0]))
-        rows.writeheader()
-        rows.writerows(history)
-    os.replace(temporary, path)
+    table = io.StringIO(newline="")
+    rows = csv.DictWriter(table, list(history[0]))
+    rows.writeheader()
+    rows.writerows(history)
+    save(path, table.getvalue().encode())

@@ -13,7 +13,8 @@ import torch
 
 from pyrodvae.data import Crops
 from pyrodvae.signal import STFT
-from pyrodvae.train import CHECKPOINT, TrainConfig, Trainer, train
+from pyrodvae.train import CHECKPOINT, train
+from pyrodvae.trainer import TrainConfig, Trainer
 from pyrodvae.weights import CARD, WEIGHTS, make_pair
 
 RATE, EPOCHS = 16_000, 4
@@ -101,6 +102,6 @@ def same(a: Path, b: Path) -> bool:
 
 def small_trainer(config: TrainConfig = CONFIG, model: str = "vae") -> Trainer:
     """A trainer without any files."""
-    pair = make_pair(model, {"observed": TINY.bins, "latent": 2, "hidden": 3}, "paper", 3)
+    pair = make_pair(model, {"observed": TINY.bins, "latent": 2, "hidden": 3}, "paper", {"hidden": 3})
     data = Crops([0.1 * torch.randn(4000)], TINY, 10, 4)
     return Trainer(*pair, data, data, config)

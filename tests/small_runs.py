@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from pyrodvae import examples
-from pyrodvae.audio import read_audio, write_audio
+from pyrodvae.audio import read_audio
+from pyrodvae.audio_writer import write_audio
 from pyrodvae.signal import STFT
 from pyrodvae.weights import base_card, make_pair, save_run
 
@@ -18,11 +19,11 @@ FAST = ["--iterations", "2", "--chains", "1", "--noise-rank", "2"]
 def save_small_run(folder: Path, key: str = "rvae", latent: int = 4, hidden: int = 8) -> Path:
     """A run whose statistics are those of the packaged example."""
     torch.manual_seed(0)
-    m, g = make_pair(key, {"observed": 513, "latent": latent, "hidden": hidden}, "paper", hidden)
+    m, g = make_pair(key, {"observed": 513, "latent": latent, "hidden": hidden}, "paper", {"hidden": hidden})
     s = STFT()(torch.from_numpy(read_audio(examples.clean())[0]))
     m.fit_statistics(s)
     g.fit_statistics(s)
-    save_run(folder, m, g, base_card(key, m, "paper", hidden, STFT()))
+    save_run(folder, m, g, base_card(key, m, "paper", g, STFT()))
     return folder
 
 

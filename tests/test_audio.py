@@ -15,13 +15,13 @@ import soundfile
 
 from pyrodvae.audio import (
     AudioError,
-    OverlapWriter,
     check_waveform,
     info,
     read_audio,
     read_segments,
-    write_audio,
 )
+from pyrodvae.audio_writer import OverlapWriter, write_audio
+from pyrodvae.whole import NotWritten, save
 
 
 def noise(*shape: int, scale: float = 0.1) -> np.ndarray:
@@ -100,6 +100,8 @@ def test_flac_without_a_length_in_its_header(tmp_path: Path) -> None:
 
 # --- refusals
 
+FORMATS_TOLD = "cannot be written: its name has to end in .wav, .flac, .ogg, .mp3 or .aiff."
+
 
 @pytest.mark.parametrize("read", [info, read_audio, lambda path: next(read_segments(path, 1, 0))])
 def test_files_that_are_no_audio(tmp_path: Path, read) -> None:
@@ -126,9 +128,63 @@ def test_damaged_files(tmp_path: Path) -> None:
         (tmp_path / f"cut{suffix}").write_bytes(data[: len(data) // 2])
     with pytest.raises(AudioError, match=r"cut\.flac cannot be read as audio: .*lost sync"):
         read_audio(tmp_path / "cut.flac")
-    with pytest.warns(UserWarning, match=r"cut.mp3 ends early: \d+ of 100000 frames"):
+    with pytest.warns(
+        UserWarning, match=r"cut.mp3 ends early: [234]\.\d\d of 6\.25 seconds could be read\.$"
+    ):
         y, _ = read_audio(tmp_path / "cut.mp3")
     assert 30_000 < y.shape[1] < 70_000
+    write_audio(tmp_path / "x.ogg", x, 16_000)
+    data = (tmp_path / "x.ogg").read_bytes()
+    (tmp_path / "cut.ogg").write_bytes(data[: len(data) // 2])
+    y, _ = read_audio(tmp_path / "cut.ogg")  # OGG does not say how long it was
+    assert info(tmp_path / "cut.ogg").frames == y.shape[1]
+    assert 10_000 < y.shape[1] < 70_000
+
+
+@pytest.mark.parametrize(
+    ("suffix", "format"), [(".wav", "WAV"), (".wav", "WAVEX"), (".aiff", "AIFF"), (".au", "AU")]
+)
+def test_a_header_that_promises_more_is_told_and_what_is_there_is_read(
+    tmp_path: Path, suffix: str, format: str
+) -> None:
+    x, path = noise(2, 32_000), tmp_path / f"x{suffix}"
+    soundfile.write(path, x.T, 16_000, "PCM_16", format=format)
+    whole = path.read_bytes()
+    assert read_audio(path)[0].shape == x.shape  # the control: no warning
+    path.write_bytes(whole[: len(whole) - 4 * 20_000])
+    for read in (read_audio, lambda path: sum(s.shape[1] for s in read_segments(path, 0.5, 0.0))):
+        with pytest.warns(UserWarning, match=r"ends early: 0\.75 of 2\.00 seconds could be read\.$"):
+            read(path)
+    assert info(path).frames == 12_000
+
+
+@pytest.mark.parametrize("length", [0xFFFFFFFF, 0x7FFFF000])
+def test_a_length_that_is_left_open_is_no_early_end(tmp_path: Path, length: int) -> None:
+    """What ffmpeg and sox write into a pipe, where they cannot go back to the header."""
+    x, path = noise(1, 16_000), tmp_path / "x.wav"
+    write_audio(path, x, 16_000)
+    data = bytearray(path.read_bytes())
+    data[40:44] = length.to_bytes(4, "little")
+    path.write_bytes(data)
+    assert read_audio(path)[0].shape == x.shape
+
+
+def test_a_link_to_nothing_is_told_as_that(tmp_path: Path) -> None:
+    (tmp_path / "x.wav").symlink_to("gone.wav")
+    with pytest.raises(AudioError, match=r"x\.wav is a link to gone\.wav, which does not exist\.$"):
+        read_audio(tmp_path / "x.wav")
+
+
+def test_a_file_that_may_not_be_read_is_told_with_the_reason(tmp_path: Path, monkeypatch) -> None:
+    """Root may read everything, so the refusal is made up."""
+    write_audio(tmp_path / "x.wav", noise(1, 5000), 16_000)
+
+    def refuse(self: Path, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(AudioError, match=r"x\.wav cannot be read as audio: Permission denied\.$"):
+        read_audio(tmp_path / "x.wav")
 
 
 @pytest.mark.parametrize(
@@ -156,8 +212,9 @@ def test_one_window_is_enough() -> None:
 @pytest.mark.parametrize(
     ("name", "waveform", "options", "sentence"),
     [
-        ("x.xyz", noise(1, 99), {}, "x.xyz has an unknown extension: choose among .wav"),
-        ("x", noise(1, 99), {}, "x has an unknown extension"),
+        ("x.m4a", noise(1, 99), {}, f"x.m4a {FORMATS_TOLD}"),
+        ("x", noise(1, 99), {}, f"x {FORMATS_TOLD}"),
+        ("x.wav", noise(99, 2), {}, "x.wav needs channels first, (C, N), not samples of shape (99, 2)."),
         ("no/x.wav", noise(1, 99), {}, "x.wav cannot be written: its folder does not exist."),
         ("x.flac", noise(1, 99), {"subtype": "FLOAT"}, "a FLAC file cannot hold FLOAT samples."),
         ("x.flac", noise(9, 99), {}, "x.flac cannot be written with 9 channels at 16000 Hz: "),
@@ -185,6 +242,27 @@ def test_unwritable_folder() -> None:
         write_audio("/proc/x.wav", noise(1, 99), 16_000)  # not even for root
 
 
+def test_what_a_killed_run_left_is_overwritten(tmp_path: Path) -> None:
+    path, left = tmp_path / "x.wav", []
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: object) -> None:
+        left.extend(tmp_path.iterdir())
+        left.append(left[0].read_bytes())
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.replace", kill)
+        with pytest.raises(Killed):
+            write_audio(path, noise(1, 9000), 16_000)
+    left[0].write_bytes(left[1])  # as kill -9 would have left it: nothing was cleaned up
+    write_audio(path, noise(1, 5000), 16_000)
+    assert list(tmp_path.iterdir()) == [path]
+    assert info(path).frames == 5000
+
+
 @contextmanager
 def disk_of(size: int) -> Iterator[None]:
     """Let every file end at `size` bytes: a disk that fills up, seen by the C library itself."""
@@ -204,12 +282,27 @@ def test_full_disk_keeps_the_earlier_file(tmp_path: Path, suffix: str, missing: 
     write_audio(path, noise(1, 60_000), 16_000)
     earlier = path.read_bytes()
     size = {"start": 500, "middle": len(earlier) // 2, "end": len(earlier) - 400}[missing]
-    with disk_of(size), pytest.raises(AudioError, match=f"x{suffix} cannot be written: "):
+    sentence = rf"x\{suffix} cannot be written: File too large\.$"  # what the system says at this limit
+    with disk_of(size), pytest.raises(AudioError, match=sentence):
         write_audio(path, noise(1, 60_000), 16_000)
     assert path.read_bytes() == earlier
     assert list(tmp_path.iterdir()) == [path]
     with disk_of(len(earlier) + 5000):  # the control: the same write fits a larger disk
         write_audio(path, noise(1, 60_000), 16_000)
+
+
+def test_a_read_only_folder_is_told_with_the_name_of_the_file(tmp_path: Path, monkeypatch) -> None:
+    """Root may write everywhere, so the refusals are made up: there, even taking away what is not is one."""
+
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system", str(self))
+
+    for name in ("touch", "unlink", "write_bytes"):
+        monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(AudioError, match=r"/x\.wav cannot be written: Read-only file system\.$"):
+        write_audio(tmp_path / "x.wav", noise(1, 5000), 16_000)
+    with pytest.raises(NotWritten, match=r"/x\.csv cannot be written: Read-only file system\.$"):
+        save(tmp_path / "x.csv", b"1,2")
 
 
 def test_failure_to_rename_keeps_the_earlier_file(tmp_path: Path, monkeypatch) -> None:

@@ -19,13 +19,15 @@ from test_audio import disk_of
 
 import pyrodvae
 from pyrodvae import examples
-from pyrodvae.audio import info, read_audio, write_audio
-from pyrodvae.cli import main, make_parser
+from pyrodvae.audio import info, read_audio
+from pyrodvae.audio_writer import write_audio
+from pyrodvae.cli import main, make_parser, parse
 from pyrodvae.engines import ENGINES
 from pyrodvae.enhance import EnhanceConfig, enhance
 from pyrodvae.guides import GUIDES
 from pyrodvae.metrics import METRICS
 from pyrodvae.models import MODELS
+from pyrodvae.settings import apply
 from pyrodvae.weights import CARD, WEIGHTS
 
 
@@ -195,7 +197,7 @@ def test_a_rate_that_is_no_sound(here: Path, call, run: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--model", "no"], "'no' is neither a model key (vae, rvae, "),
+        (["--model", "no"], "'no' is neither a model key (vae, "),
         (["--engine", "no"], "No engine is called 'no'; there are: langevin, vem"),
         (["--set", "no=1"], "No setting is called 'no'; there are: iterations, chains, noise_rank, "),
         (["--set", "learning_rate=1"], "No setting is called 'learning_rate'; there are: iterations, "),
@@ -203,11 +205,19 @@ def test_a_rate_that_is_no_sound(here: Path, call, run: Path) -> None:
         (["--set", "chains=2.5"], "The setting 'chains' takes a whole number, not '2.5'."),
         (["--set", "gain=maybe"], "The setting 'gain' takes true or false, not 'maybe'."),
         (["--set", "seed"], "A setting is written key=value, not 'seed'."),
-        (["--iterations", "0"], "iterations must be at least 1, not 0."),
-        (["--chains", "-1"], "chains must be at least 1, not -1."),
+        (["--iterations", "0"], "iterations must be a whole number from 1 to 10000, not 0."),
+        (["--chains", "-1"], "chains must be a whole number from 1 to 256, not -1."),
+        (["--noise-rank", "100000"], "noise_rank must be a whole number from 1 to 512, not 100000."),
+        (["--seed", "-1"], "A seed is a whole number from 0 to 2147483647, not -1."),
+        (["--seed", "99999999999999999999"], "A seed is a whole number from 0 to 2147483647, not 9999"),
         (["--device", "tpu"], "The device 'tpu' cannot be used here: leave --device out"),
         (["-o", "noisy.wav"], "noisy.wav would be overwritten: choose another output."),
-        (["-o", "y.xyz"], "y.xyz has an unknown extension: choose among .wav, .flac"),
+        (
+            ["-o", "y.xyz"],
+            "y.xyz cannot be written: its name has to end in .wav, .flac, .ogg, .mp3 or .aiff.",
+        ),
+        (["-o", "y.m4a"], "y.m4a cannot be written: its name has to end in .wav, "),
+        (["-o", "y"], "y cannot be written: its name has to end in .wav, "),
         (["-o", "noisy.wav/y.wav"], "noisy.wav/y.wav cannot be written: its folder cannot be made"),
         (["-o", "/proc/y.wav"], "/proc/y.wav cannot be written"),
     ],
@@ -243,13 +253,14 @@ def test_wrong_usage_exits_with_2(here: Path, arguments: list[str], capsys) -> N
         main(arguments)
     out, err = capsys.readouterr()
     assert out == ""
-    assert "usage: pyrodvae" in err
+    command = " enhance" if arguments[:1] == ["enhance"] else " list" if arguments[:1] == ["list"] else ""
+    assert re.fullmatch(rf"pyrodvae: error: [A-Z][^\n]+; see 'pyrodvae{command} --help'\.\n", err)
 
 
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
-        ("cut", "weights.safetensors are damaged"),
+        ("cut", "weights.safetensors is damaged"),
         ("card", "card.json is damaged"),
         ("other", "belong to another model or configuration: model."),
         ("gone", "is neither a model key"),
@@ -263,7 +274,7 @@ def test_weights_that_cannot_be_used(here: Path, call, run: Path, how: str, sent
     elif how == "card":
         card.write_text(card.read_text()[:-30])
     elif how == "other":
-        card.write_text(json.dumps({**json.loads(card.read_text()), "model": "vae"}))
+        card.write_text(json.dumps({**json.loads(card.read_text()), "model": "rvae-causal"}))
     else:
         weights.unlink()
     status, out, err = call("enhance", "noisy.wav", "-o", "y.wav", "--model", "run", *FAST)
@@ -277,8 +288,84 @@ def test_a_full_disk_leaves_nothing(here: Path, call, run: Path) -> None:
     with disk_of(30_000):
         status, _, err = call("enhance", "long.wav", "-o", "y.wav", "--model", run, *FAST)
     assert status == 1
-    assert err.startswith("pyrodvae: error: y.wav cannot be written: ")
+    assert err == "pyrodvae: error: y.wav cannot be written: File too large."
     assert files() == ["long.wav", "noisy.wav"]
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("copy.wav", ["resynthesize", "RUN", "long.wav", "-o", "copy.wav"]),
+        ("speech.wav", ["generate", "RUN", "-o", "speech.wav"]),
+        ("r.csv", ["evaluate", "RUN", "--speech", "speech", "--out", "r.csv", "--metrics", "si_sdr"]),
+        ("run/checkpoint.pt", ["train", "vae", "--data", "speech", "--out", "run", "--epochs", "1"]),
+    ],
+)
+def test_a_full_disk_is_told_with_the_name_that_was_asked_for(
+    corpus: Path, call, run: Path, monkeypatch, name: str, command: list[str]
+) -> None:
+    save_sound(Path("long.wav"), 2.0)
+    monkeypatch.setattr("pyrodvae.train.save_run", lambda *_: None)  # so that the checkpoint comes first
+    monkeypatch.setattr("pyrodvae.plots.plot_history", lambda *_: None)
+    small = ["--set", "hidden=2", "latent=2", "batch_size=2", "frames=8"] if command[0] == "train" else []
+    with disk_of(200 if name == "r.csv" else 20_000):
+        status, _, err = call(*(run if part == "RUN" else part for part in command), *small)
+    assert (status, err.splitlines()[-1]) == (
+        1,
+        f"pyrodvae: error: {name} cannot be written: File too large.",
+    )
+    assert not list(Path().rglob(".*.tmp"))
+
+
+@pytest.mark.parametrize("command", ["enhance", "resynthesize", "generate"])
+def test_a_format_that_cannot_be_written_is_told_before_any_work(here: Path, call, command: str) -> None:
+    arguments = {
+        "enhance": ["noisy.wav", "--model", "no-run"],
+        "resynthesize": ["no-run", "noisy.wav"],
+        "generate": ["no-run"],
+    }[command]
+    status, _, err = call(command, *arguments, "-o", "y.m4a")
+    assert status == 1
+    assert err.startswith("pyrodvae: error: y.m4a cannot be written: its name has to end in .wav, ")
+    assert "no-run" in call(command, *arguments, "-o", "y.flac")[2]  # the control: what comes next
+
+
+def test_a_file_that_ends_early_is_done_with_a_warning(here: Path, call, run: Path) -> None:
+    save_sound(Path("cut.wav"), 2.0)
+    whole = Path("cut.wav").read_bytes()
+    Path("cut.wav").write_bytes(whole[: len(whole) - 2 * 24_000])
+    status, _, err = call("enhance", "cut.wav", "-o", "y.wav", "--model", run, *FAST)
+    assert (status, info("y.wav").frames) == (0, 8000)
+    assert err == "pyrodvae: warning: cut.wav ends early: 0.50 of 2.00 seconds could be read."
+
+
+def test_hidden_files_are_no_recordings_and_dead_links_are_told(here: Path, call, run: Path) -> None:
+    save_sound(Path("in/a.wav"))
+    save_sound(Path("in/.b.wav"))
+    Path("in/._a.wav").write_bytes(b"a resource fork")
+    assert call("resynthesize", run, "in", "-o", "out") == (0, "", "")
+    assert [f for f in files() if f.startswith("out")] == ["out/a.wav"]
+    Path("in/c.wav").symlink_to("gone.wav")
+    status, _, err = call("resynthesize", run, "in", "-o", "out", "--force")
+    assert (status, err) == (1, "pyrodvae: error: 1 of 2 files failed:")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["IN", "--set", "average=0.25", "learning_rate=1e-4"],
+        ["--set", "average=0.25", "learning_rate=1e-4", "IN"],
+        ["--set", "average=0.25", "--set", "learning_rate=1e-4", "IN"],
+        ["--set=average=0.25", "learning_rate=1e-4", "IN"],
+        ["--set", "average = 0.25", "learning_rate =1e-4", "IN", "--set", "seed=0"],
+    ],
+)
+def test_settings_do_not_swallow_inputs(options: list[str]) -> None:
+    for name in ("noisy.wav", "./a=b.wav", "in/a=b.wav"):
+        read = parse(["enhance", "-o", "y", *(name if text == "IN" else text for text in options)])
+        assert read.inputs == [name]
+        config, engine = apply(read.set, EnhanceConfig(), ENGINES["vem"]())
+        assert (config.average, engine.learning_rate) == (0.25, 1e-4)
 
 
 def test_an_interrupted_run_leaves_what_is_whole(here: Path, call, run: Path, monkeypatch) -> None:
@@ -330,6 +417,8 @@ def test_generate(here: Path, call, run: Path) -> None:
     assert np.abs(y).max() == pytest.approx(0.5, abs=2**-15)
     a, b, c = (Path(name).read_bytes() for name in ("a.wav", "b.wav", "c.wav"))
     assert a == b != c
+    status, _, err = call("generate", run, "-o", "d.wav", "--seed", "-1")
+    assert (status, err) == (1, "pyrodvae: error: A seed is a whole number from 0 to 2147483647, not -1.")
     status, _, err = call("generate", run, "-o", "d.wav", "--seconds", "0")
     assert (status, err) == (1, "pyrodvae: error: The length has to be at least 0.064 seconds, not 0.0.")
 
@@ -425,7 +514,14 @@ def test_evaluate_pairs_and_resynthesis(corpus: Path, call, run: Path) -> None:
         (["--speech", "speech", "--engine", "no"], "No engine is called 'no'"),
         (["--speech", "speech", "--set", "no=1"], "No setting is called 'no'"),
         (["--speech", "speech", "--limit", "0"], "The limit must be at least 1, not 0."),
-        (["--speech", "speech", "--out", "no/r.csv"], "no/.r.csv.tmp: No such file or directory."),
+        (
+            ["--speech", "speech", "--seed", "1", "-7"],
+            "A seed is a whole number from 0 to 2147483647, not -7.",
+        ),
+        (
+            ["--speech", "speech", "--out", "no/r.csv"],
+            "no/r.csv cannot be written: No such file or directory.",
+        ),
     ],
 )
 def test_evaluations_that_are_refused(
@@ -466,7 +562,7 @@ def test_train_and_enhance_with_the_run(corpus: Path, call) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["no", "--out", "run"], "No model is called 'no'; there are: vae, rvae, "),
+        (["no", "--out", "run"], "No model is called 'no'; there are: vae, "),
         (["vae", "--out", "run", "--guide", "no"], "No guide is called 'no'"),
         (["vae", "--out", "run", "--data", "no"], "no is not a folder."),
         (["vae", "--out", "run", "--val", "no"], "no is not a folder."),
@@ -484,7 +580,13 @@ def test_train_and_enhance_with_the_run(corpus: Path, call) -> None:
         (["vae", "--out", "run", "--set", "beta=-1"], "beta cannot be negative: -1.0."),
         (["vae", "--out", "run", "--split", "train"], "--split needs the --manifest"),
         (["vae", "--out", "run", "--device", "tpu"], "The device 'tpu' cannot be used here"),
-        (["vae", "--out", "noisy.wav/run"], "noisy.wav/run: Not a directory."),
+        (["vae", "--out", "run", "--seed", "-1"], "A seed is a whole number from 0 to 2147483647, not -1."),
+        (["vae", "--out", "run", "--set", "start=no"], "'no' is neither a model key"),
+        (
+            ["vae", "--out", "run", "--set", "start=rvae"],
+            "Training cannot start from 'rvae': its model is rvae",
+        ),
+        (["vae", "--out", "noisy.wav/run"], "noisy.wav/run cannot be written: Not a directory."),
     ],
 )
 def test_trainings_that_are_refused(corpus: Path, call, options: list[str], sentence: str) -> None:
@@ -508,6 +610,24 @@ def test_the_program_as_it_is_started(here: Path, run: Path) -> None:
     assert (bad.returncode, bad.stdout) == (1, "")
     assert bad.stderr.rstrip().endswith("pyrodvae: error: missing.wav does not exist.")
     assert "Traceback" not in bad.stderr
+
+
+def test_an_interruption_of_the_start_is_no_traceback(tmp_path: Path) -> None:
+    """The signal comes while torch is imported: a stand-in for it sends it."""
+    (tmp_path / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    (tmp_path / "pyrodvae").write_text("import sys\nfrom pyrodvae.cli import main\nsys.exit(main())\n")
+    path = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(pyrodvae.__file__).parents[1]}"}
+
+    def start(*arguments: str) -> tuple[int, str]:
+        command = [sys.executable, *arguments]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | path)
+        return ended.returncode, ended.stderr
+
+    assert start("-m", "pyrodvae", "list") == (130, "Interrupted.\n")
+    assert start(str(tmp_path / "pyrodvae"), "list") == (130, "Interrupted.\n")  # as pip installs it
+    status, told = start("-c", "import pyrodvae")  # the control: another program keeps its own ways
+    assert status != 130
+    assert "KeyboardInterrupt" in told
 
 
 def test_what_is_there_is_not_replaced_unasked(corpus: Path, call) -> None:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from pyrodvae.audio import AudioError
-from pyrodvae.data import Crops, load, prepare, scan
+from pyrodvae.data import Crops, audio_files, load, prepare, scan
 from pyrodvae.signal import STFT
-from pyrodvae.train import TrainConfig
+from pyrodvae.trainer import TrainConfig
 
 RATE, HOP = 16_000, 64
 SMALL = STFT(window_length=4 * HOP, hop=HOP)
@@ -47,6 +47,20 @@ def test_a_seed_gives_the_same_batches() -> None:
         assert torch.equal(x, y)
         assert (n is None and m is None) or torch.equal(n, m)
         assert not torch.equal(x, z)
+
+
+def test_crops_have_a_stream_of_their_own(monkeypatch) -> None:
+    """Their gain is none of the numbers that the same seed gives to everything else."""
+
+    def correlation() -> float:
+        x, _ = next(crops(4000, batch_size=400, gain_db=12.0).epoch(3))
+        torch.manual_seed(3)
+        torch.multinomial(torch.ones(1), 400, replacement=True), torch.rand(400)
+        return float(torch.corrcoef(torch.stack([level(x)[:, 5].log10(), torch.rand(400)]))[0, 1].abs())
+
+    assert correlation() < 5 / math.sqrt(400)
+    monkeypatch.setattr("pyrodvae.data.CROPS", 0)
+    assert correlation() > 0.99  # the control
 
 
 def test_crops_are_drawn_in_place_and_in_proportion() -> None:
@@ -152,8 +166,51 @@ def test_manifests_choose_by_split(folder: Path) -> None:
     table.write_text("file\nx\n")
     with pytest.raises(AudioError, match="columns 'path' and 'split'"):
         scan(folder, table, "train")
+    table.write_text("path\tsplit\n\ttrain\n")
+    with pytest.raises(AudioError, match="has a row without a path"):
+        scan(folder, table, "train")
+    for content in (b"\x89PNG\r\n\xff\xfe", b"path\tsplit\n" + b"x" * 200_000 + b"\ttrain\n"):
+        table.write_bytes(content)
+        with pytest.raises(AudioError, match=r"MANIFEST\.tsv is no table of text in UTF-8\.$"):
+            scan(folder, table, "train")
+    table.write_bytes(b"path\tsplit\na\0.wav\ttrain\n")
+    with pytest.raises(AudioError, match="columns 'path' and 'split'"):
+        scan(folder, table, "train")
     with pytest.raises(AudioError, match="Cannot read the manifest"):
         scan(folder, folder / "none.tsv", "train")
+
+
+def test_what_a_manifest_names_and_is_not_there_is_skipped_by_name(folder: Path) -> None:
+    table = folder / "MANIFEST.tsv"
+    table.write_text("path\tsplit\ngood.wav\ttrain\ndeep/gone.wav\ttrain\nother.wav\tval\n")
+    corpus = scan(folder, table, "train")
+    assert [p.name for p in corpus.files] == ["good.wav"]
+    assert corpus.skipped == ((folder / "deep/gone.wav", f"{folder}/deep/gone.wav does not exist."),)
+    with pytest.raises(AudioError, match=r"\(1 unreadable, the first: .*/other\.wav does not exist\)\.$"):
+        scan(folder, table, "val")
+    table.write_text("path\tsplit\nsomewhere/else/good.wav\ttrain\n")
+    with pytest.raises(AudioError, match=f"whose paths count from {folder} "):
+        scan(folder, table, "train")
+    (folder / "link").symlink_to(folder)
+    table.write_text("path\tsplit\ngood.wav\ttrain\ngone.wav\ttrain\n")
+    corpus = scan(folder / "link", table, "train")
+    assert [p.name for p in corpus.files] == ["good.wav"]
+    assert [p.name for p, _ in corpus.skipped] == ["gone.wav"]
+
+
+def test_hidden_files_are_passed_over_and_dead_links_told(tmp_path: Path) -> None:
+    folder = tmp_path / ".cache"  # that the folder itself is hidden does not matter
+    for name in ("a.wav", "._a.wav", ".trash/b.wav", "deep/.c.wav", "folder.wav/d.wav"):
+        write(folder / name, noise(RATE))
+    (folder / "e.wav").symlink_to("gone.wav")
+    assert [p.relative_to(folder).as_posix() for p in audio_files(folder)] == [
+        "a.wav",
+        "e.wav",
+        "folder.wav/d.wav",
+    ]
+    assert scan(folder).skipped == (
+        (folder / "e.wav", f"{folder}/e.wav is a link to gone.wav, which does not exist."),
+    )
 
 
 def test_folders_without_recordings_are_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from small_runs import save_sound, sound
 from torch import Tensor
 
-from pyrodvae import EnhanceConfig, enhance, examples, read_audio
+from pyrodvae import AudioError, EnhanceConfig, enhance, examples, read_audio
 from pyrodvae.distributions import power
 from pyrodvae.engines import Langevin
 from pyrodvae.enhance import (
@@ -26,8 +27,8 @@ from pyrodvae.enhance import (
     enhance_spectrum,
 )
 from pyrodvae.metrics import si_sdr
-from pyrodvae.nets import POWER_FLOOR
 from pyrodvae.noise import NMFNoise
+from pyrodvae.observations import POWER_FLOOR
 from pyrodvae.signal import STFT
 from pyrodvae.weights import Run, base_card, make_pair
 
@@ -42,11 +43,11 @@ def run() -> Run:
     """Untrained, at 4 kHz, with the frame rate of the shipped runs."""
     torch.manual_seed(0)
     stft = STFT(RATE, 256, 64)
-    m, g = make_pair("rvae", {"observed": stft.bins, "latent": 2, "hidden": 4}, "paper", 4)
+    m, g = make_pair("rvae", {"observed": stft.bins, "latent": 2, "hidden": 4}, "paper", {"hidden": 4})
     s = stft(torch.from_numpy(sound(2, RATE)))
     m.fit_statistics(s)
     g.fit_statistics(s)
-    return Run(m.requires_grad_(False), g.requires_grad_(False), stft, base_card("rvae", m, "paper", 4, stft))
+    return Run(m.requires_grad_(False), g.requires_grad_(False), stft, base_card("rvae", m, "paper", g, stft))
 
 
 def enhanced(x: Waveform, run: Run, seed: int = 0, **options) -> Enhanced:
@@ -75,7 +76,7 @@ def lengths() -> list[int]:
 def test_weights_of_the_windows_sum_to_one() -> None:
     for frames in lengths():
         starts, size, ramps = _windows(frames, FRAME_RATE)
-        assert 1 <= size <= SIZE
+        assert size == frames if frames <= SIZE else SIZE / 2 < size <= SIZE  # and none is short
         assert [len(r) for r in ramps] == [size] * len(starts)  # none is empty, none is cut
         assert starts[0] == 0
         assert starts[-1] + size == frames
@@ -202,6 +203,34 @@ def test_an_impossible_sample_rate_is_refused(run: Run, rate: float | None, mess
     assert enhance(x, sample_rate=4000.0, model=run, config=FAST).sample_rate == RATE  # the control
     with pytest.raises(ValueError, match=message):
         enhance(x, sample_rate=rate, model=run, config=FAST)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, np.float16, np.longdouble])
+def test_floats_of_any_width_are_enhanced(run: Run, kind: object) -> None:
+    x = sound(0.5, RATE)
+    given = torch.from_numpy(x).to(kind) if isinstance(kind, torch.dtype) else x.astype(kind)
+    rounded = given.float().numpy() if isinstance(kind, torch.dtype) else given.astype(np.float32)
+    result = enhanced(given, run)
+    assert result.speech.dtype == np.float32
+    assert np.array_equal(result.speech, enhanced(rounded, run).speech)
+    assert result.speech.any()
+
+
+@pytest.mark.parametrize(
+    ("audio", "sentence"),
+    [
+        (None, "There is no audio: give a file or a waveform."),
+        ([[0.1, 0.2], [0.1]], "The waveform cannot be read as an array of numbers."),
+        (
+            torch.zeros(900, dtype=torch.int16),
+            "The waveform must be floats of shape (N,) or (C, N), not int16",
+        ),
+        (np.zeros((900, 2)), "The waveform has shape (900, 2): give channels first, (C, N)."),
+    ],
+)
+def test_what_is_no_waveform_is_refused(run: Run, audio: object, sentence: str) -> None:
+    with pytest.raises(AudioError, match=re.escape(sentence)):
+        enhanced(audio, run)
 
 
 def test_a_file_is_not_given_a_sample_rate(run: Run, tmp_path: Path) -> None:

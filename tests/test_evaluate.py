@@ -10,14 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small_runs import save_small_run, save_sound, sound
+from test_audio import disk_of
 
-from pyrodvae.audio import AudioError, write_audio
+from pyrodvae.audio import AudioError
+from pyrodvae.audio_writer import write_audio
 from pyrodvae.engines import Langevin
 from pyrodvae.enhance import EnhanceConfig
 from pyrodvae.evaluate import KEY, Results, System, enhancer, evaluate, fingerprint, resynthesizer
 from pyrodvae.metrics import si_sdr
 from pyrodvae.trials import Trial, clean_speech, mixtures, pairs
 from pyrodvae.weights import load_run
+from pyrodvae.whole import NotWritten
 
 METRICS = ("si_sdr", "estoi")
 
@@ -241,7 +244,18 @@ def test_files_of_results_that_cannot_be(tmp_path: Path) -> None:
         evaluate([system()], [trial("a")], out=tmp_path / "no/r.csv")
     with pytest.raises(ValueError, match=r"Unknown metrics \['mos'\]"):
         evaluate([system()], [trial("a")], metrics=["mos"], out=tmp_path / "r.csv")
+    with pytest.raises(ValueError, match="A seed is a whole number from 0"):
+        evaluate([system()], [trial("a")], seeds=[0, -1], out=tmp_path / "r.csv")
     assert not (tmp_path / "r.csv").exists()
+
+
+def test_a_disk_that_fills_up_is_told_with_the_name_of_the_file(tmp_path: Path) -> None:
+    out = tmp_path / "r.csv"
+    with disk_of(300), pytest.raises(NotWritten, match=r"r\.csv cannot be written: File too large\.$"):
+        evaluate([system()], [trial("a")], seeds=range(9), metrics=METRICS, out=out)
+    results = evaluate([system()], [trial("a")], seeds=range(9), metrics=METRICS, out=out)
+    assert len(results.rows) == 9  # and the next run goes on from what was written whole
+    assert len(out.read_text().splitlines()) == 10
 
 
 # --- our systems

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import soundfile
 from small_runs import save_small_run, save_sound, sound
 from test_audio import disk_of
 
-from pyrodvae.audio import AudioError, info, read_audio, write_audio
+from pyrodvae.audio import AudioError, info, read_audio
+from pyrodvae.audio_writer import write_audio
 from pyrodvae.engines import Langevin
 from pyrodvae.enhance import EnhanceConfig, enhance
 from pyrodvae.files import (
@@ -91,6 +93,12 @@ def test_outputs_below_the_input_are_not_inputs_of_the_next_run(tmp_path: Path) 
         (["a.wav", "deep/a.wav"], "new", "a.wav would both become new/a.wav."),
         (["a.wav", "a.wav"], "new", "a.wav would both become new/a.wav."),
         (["none"], "new", "There is no recording in none."),
+        (
+            ["a.wav"],
+            "y.m4a",
+            "y.m4a cannot be written: its name has to end in .wav, .flac, .ogg, .mp3 or .aiff.",
+        ),
+        (["a.wav"], "y", "y cannot be written: its name has to end in .wav"),
     ],
 )
 def test_plans_that_are_refused(
@@ -266,6 +274,32 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
             transform_file(source, tmp_path / out, half)
     with pytest.raises(AudioError, match="cannot be written"):
         transform_file(source, Path("/proc/y.wav"), half)  # not even by root
+
+
+def test_what_cannot_be_written_is_told_before_any_work(tmp_path: Path) -> None:
+    """MP3 has no rate of 96 kHz."""
+    source = save_sound(tmp_path / "x.wav")
+    fast = tmp_path / "fast.wav"
+    write_audio(fast, sound(0.4, 96_000), 96_000)
+    with pytest.raises(AudioError, match=r"y\.mp3 cannot be written with 1 channels at 96000 Hz: "):
+        transform_file(fast, tmp_path / "y.mp3", None)  # nothing is called
+    with pytest.raises(TypeError):  # the control
+        transform_file(source, tmp_path / "y.mp3", None)
+    assert names(tmp_path) == ["fast.wav", "x.wav"]
+
+
+def test_a_killed_run_leaves_nothing_behind_the_next_one(tmp_path: Path) -> None:
+    source, target = save_sound(tmp_path / "x.wav"), tmp_path / "y.wav"
+    child = os.fork()
+    if child == 0:
+        try:
+            transform_file(source, target, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        finally:
+            os._exit(1)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    assert len(names(tmp_path)) == 2  # the control: something is left
+    transform_file(source, target, half)
+    assert names(tmp_path) == ["x.wav", "y.wav"]
 
 
 # --- many files

@@ -8,8 +8,8 @@ from torch import Tensor
 from toys import errors, spectra
 
 from pyrodvae.distributions import power
-from pyrodvae.nets import POWER_FLOOR
 from pyrodvae.noise import NMFNoise
+from pyrodvae.observations import POWER_FLOOR
 
 B, F, K = 2, 6, 2
 DITHER = 3e-5 * 512**0.5

@@ -5,19 +5,24 @@ from __future__ import annotations
 import copy
 import csv
 import os
+import re
+import shutil
 import signal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 from runs import EPOCHS, RATE, TINY, Stop, equal, fit, same, small_trainer, stop_at
+from test_audio import disk_of
 
+from pyrodvae.audio import AudioError
 from pyrodvae.objective import find_nan
-from pyrodvae.train import CHECKPOINT, Trainer, TrainingError
+from pyrodvae.train import CHECKPOINT
+from pyrodvae.trainer import Trainer, TrainingError
 from pyrodvae.weights import WEIGHTS, load_run
+from pyrodvae.whole import NotWritten
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -40,7 +45,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
 
 def test_the_best_epoch_before_a_stop_is_still_the_best(corpus: Path, tmp_path: Path, monkeypatch) -> None:
     losses = iter([2.0, 1.0, 3.0, 4.0])
-    monkeypatch.setattr("pyrodvae.train.validate", lambda *_: (next(losses), 0.0))
+    monkeypatch.setattr("pyrodvae.trainer.validate", lambda *_: (next(losses), 0.0))
     with monkeypatch.context() as patch:
         stop_at(patch, 3, 1)
         with pytest.raises(Stop):
@@ -81,17 +86,16 @@ def test_a_killed_run_goes_on(corpus: Path, tmp_path: Path, uninterrupted: Path,
 def test_a_checkpoint_that_was_being_written_is_not_lost(
     corpus: Path, tmp_path: Path, uninterrupted: Path, monkeypatch
 ) -> None:
-    save, count = torch.save, []
+    write, count = Path.write_bytes, []
 
-    def half(state: Any, path: Path) -> None:
-        count.append(path)
-        save(state, path)
-        if len(count) == 3:
-            path.write_bytes(path.read_bytes()[:1000])
+    def half(path: Path, content: bytes) -> None:
+        count.append(CHECKPOINT in path.name)
+        write(path, content[:1000] if sum(count) == 3 else content)
+        if sum(count) == 3:
             raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", half)
+        patch.setattr(Path, "write_bytes", half)
         with pytest.raises(Stop):
             fit(corpus, tmp_path)
     fit(corpus, tmp_path, resume=True)
@@ -105,6 +109,35 @@ def test_a_finished_run_stays_as_it_is(corpus: Path, tmp_path: Path, uninterrupt
     assert same(tmp_path, uninterrupted)
     fit(corpus, tmp_path / "other", seed=1)
     assert not same(tmp_path / "other", uninterrupted)
+
+
+def test_what_forbids_or_spares_going_on_is_told_before_the_corpus_is_read(
+    tmp_path: Path, uninterrupted: Path
+) -> None:
+    nowhere, run = tmp_path / "nowhere", tmp_path / "run"
+    shutil.copytree(uninterrupted, run)
+    assert fit(nowhere, run, resume=True).best == fit(nowhere, run, resume=True).best
+    assert same(run, uninterrupted)
+    with pytest.raises(TrainingError, match="other settings"):
+        fit(nowhere, run, resume=True, epochs=EPOCHS + 1)
+    (run / WEIGHTS).unlink()
+    with pytest.raises(TrainingError, match=f"has lost {WEIGHTS}, its best weights: train into a new folder"):
+        fit(nowhere, run, resume=True)
+    with pytest.raises(AudioError, match="nowhere is not a folder"):  # the control: it is read otherwise
+        fit(nowhere, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_that_was_stopped_in_its_first_epoch_can_be_begun_again(
+    corpus: Path, tmp_path: Path, uninterrupted: Path, monkeypatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(patch, 1, 2)
+        with pytest.raises(Stop):
+            fit(corpus, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    fit(corpus, tmp_path)
+    assert same(tmp_path, uninterrupted)
 
 
 # --- refusing
@@ -121,8 +154,47 @@ def test_runs_are_not_overwritten_nor_mixed(corpus: Path, tmp_path: Path) -> Non
         fit(corpus, tmp_path, epochs=2, beta=0.5, batch_size=2, resume=True)
     assert (tmp_path / CHECKPOINT).read_bytes() == before
     (tmp_path / CHECKPOINT).write_bytes(before[:1000])
-    with pytest.raises(TrainingError, match=r"checkpoint .* is damaged"):
+    with pytest.raises(TrainingError, match=r"checkpoint\.pt is damaged .*: the run cannot go on, but"):
         fit(corpus, tmp_path, epochs=2, resume=True)
+
+
+def test_a_checkpoint_with_something_else_in_it_is_damaged(
+    tmp_path: Path, uninterrupted: Path, corpus: Path
+) -> None:
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    path = tmp_path / "run" / CHECKPOINT
+    state = torch.load(path, weights_only=True)
+    for content in (
+        [1, 2],
+        {},
+        {**state, "settings": 3},
+        {k: v for k, v in state.items() if k != "optimiser"},
+        {**state, "model": {k: v[:1] for k, v in state["model"].items()}},
+    ):
+        torch.save(content, path)
+        with pytest.raises(TrainingError, match=r"checkpoint\.pt is damaged or .* \(.+\): ") as error:
+            fit(corpus, tmp_path / "run", resume=True)
+        assert "\n" not in str(error.value)
+    torch.save(state, path)
+    fit(corpus, tmp_path / "run", resume=True)  # the control
+
+
+@pytest.mark.parametrize("limit", [2_000, 15_000])
+def test_a_full_disk_is_told_with_the_name_of_the_file(corpus: Path, tmp_path: Path, limit: int) -> None:
+    with disk_of(limit), pytest.raises(NotWritten) as error:
+        fit(corpus, tmp_path / "run")
+    assert re.fullmatch(
+        rf"{tmp_path}/run/[a-z]+\.[a-z]+ cannot be written: File too large\.", str(error.value)
+    )
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_recordings_are_read(
+    corpus: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("pyrodvae.train.load", None)
+    with pytest.raises(NotWritten, match=r"^/proc/run cannot be written: "):  # not even by root
+        fit(corpus, Path("/proc/run"))
 
 
 @pytest.mark.parametrize("other", [{"model": "vae"}, {"guide": "filter"}])
@@ -149,6 +221,16 @@ def test_bad_recordings_are_listed_and_skipped(corpus: Path, tmp_path: Path, uni
     assert len(reasons) == 8
     assert {k for k, v in reasons.items() if v} == {"empty.wav", "silent.wav"}
     assert same(tmp_path / "run", uninterrupted)  # they make no difference
+
+
+def test_bad_recordings_for_validation_are_listed_too(corpus: Path, tmp_path: Path) -> None:
+    val, lines = tmp_path / "val", []
+    shutil.copytree(corpus, val)
+    (val / "empty.wav").touch()
+    soundfile.write(val / "silent.wav", np.zeros(RATE), RATE)
+    fit(corpus, tmp_path / "run", val=val, epochs=1, log=lines.append)
+    assert [row.split(":")[0] for row in lines[:2]] == [f"skipped {val / n}.wav" for n in ("empty", "silent")]
+    assert lines[2].startswith("6 recordings, 0.0 minutes of speech; 6 held out")
 
 
 def test_one_recording_is_not_enough(corpus: Path, tmp_path: Path) -> None:

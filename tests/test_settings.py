@@ -11,7 +11,7 @@ import pytest
 from pyrodvae.engines import ENGINES
 from pyrodvae.enhance import EnhanceConfig
 from pyrodvae.settings import apply, describe
-from pyrodvae.train import TrainConfig
+from pyrodvae.trainer import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,28 @@ def test_a_key_is_set_wherever_it_exists_and_the_last_one_counts() -> None:
 
 
 def test_the_dataclass_has_the_last_word() -> None:
-    with pytest.raises(ValueError, match="iterations must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="iterations must be a whole number from 1 to 10000, not 0"):
         apply(["iterations=0"], EnhanceConfig())
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("iterations=10001", "iterations must be a whole number from 1 to 10000, not 10001."),
+        ("chains=10000", "chains must be a whole number from 1 to 256, not 10000."),
+        ("noise_rank=100000", "noise_rank must be a whole number from 1 to 512, not 100000."),
+        ("seed=-1", "A seed is a whole number from 0 to 2147483647, not -1."),
+        ("seed=2147483648", "A seed is a whole number from 0 to 2147483647, not 2147483648."),
+    ],
+)
+def test_numbers_have_their_range(text: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match="^" + re.escape(sentence) + "$"):
+        apply([text], EnhanceConfig())
+    if text.startswith("seed"):
+        with pytest.raises(ValueError, match=re.escape(sentence)):
+            apply([text], TrainConfig())
+    widest = EnhanceConfig(iterations=10_000, chains=256, noise_rank=512, seed=2**31 - 1)
+    assert apply(describe(widest).split(), EnhanceConfig()) == [widest]
 
 
 @pytest.mark.parametrize("kind", [EnhanceConfig, TrainConfig, *ENGINES.values()])

@@ -18,11 +18,11 @@ KEYS = [(m, g) for m, g in PAIRS if not m.startswith("toy")]
 
 def save(folder: Path, key: str = "vae", guide: str = "paper", latent: int = D):
     """A run in a folder, its statistics taken from data."""
-    m, g = make_pair(key, {"observed": F, "latent": latent, "hidden": H}, guide, H)
+    m, g = make_pair(key, {"observed": F, "latent": latent, "hidden": H}, guide, {"hidden": H})
     x = spectra(dtype=torch.cfloat)
     m.fit_statistics(x)
     g.fit_statistics(x)
-    save_run(folder, m, g, base_card(key, m, guide, H, STFT(window_length=8, hop=2)))
+    save_run(folder, m, g, base_card(key, m, guide, g, STFT(window_length=8, hop=2)))
     return m, g
 
 
@@ -40,11 +40,13 @@ def test_round_trip(tmp_path: Path, key: str, guide: str) -> None:
         ours.requires_grad_(False)  # frozen layers may run through other kernels: other roundings
     x = spectra(dtype=torch.cfloat)
     torch.manual_seed(1)
-    wanted = g.posterior(x).rsample()
+    q = g.posterior(x, shared=g.begin(x, None))
+    wanted = q.rsample()
     torch.manual_seed(1)
-    given = run.guide.posterior(x).rsample()
-    assert torch.equal(given, wanted)
-    assert not torch.equal(run.guide.posterior(1.1 * x).along(wanted).mean, g.posterior(x).along(wanted).mean)
+    w = run.guide.begin(x, None)
+    assert torch.equal(run.guide.posterior(x, shared=w).rsample(), wanted)
+    other = run.guide.posterior(1.1 * x, shared=w)
+    assert not torch.equal(other.along(wanted).mean, q.along(wanted).mean)
     assert {p.name for p in (tmp_path / "run").iterdir()} == {WEIGHTS, CARD}
 
 
@@ -97,9 +99,9 @@ def damage(folder: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
-        ("cut", "weights.safetensors are damaged"),
-        ("empty", "weights.safetensors are damaged"),
-        ("noise", "weights.safetensors are damaged"),
+        ("cut", "weights.safetensors is damaged"),
+        ("empty", "weights.safetensors is damaged"),
+        ("noise", "weights.safetensors is damaged"),
         ("tensor missing", r"another model or configuration: guide.from_x.bias does not fit \(1 such"),
         ("tensor too many", r"another model or configuration: model.other does not fit \(1 such"),
         ("card cut", "card.json is damaged"),
@@ -107,14 +109,18 @@ def damage(folder: Path, how: str) -> None:
         ("card is a list", "card.json is damaged"),
         ("no card", "neither a model key .* nor the folder of a run"),
         ("no weights", "neither a model key .* nor the folder of a run"),
-        ('model="rvae"', "another model or configuration: model.decoder"),
+        ('model="rvae"', "card.json: The model 'rvae' refuses its configuration"),
         ('model="no"', "No model is called 'no'; there are: vae, "),
         ('guide="smoother"', "another model or configuration: guide."),
         ('guide="no"', "No guide is called 'no'"),
         ('config={"observed": 9, "latent": 2, "hidden": 4}', "another model or configuration: model.head"),
         ('config={"depth": 9}', "refuses its configuration: .*unexpected keyword argument 'depth'"),
-        ("guide_hidden=9", "another model or configuration: guide."),
-        ('stft={"hop": 0}', "card.json is damaged: STFT needs positive sizes"),
+        ('guide_config={"hidden": 9}', "another model or configuration: guide."),
+        ("guide_config=9", r"card\.json is damaged or cannot be read \(.+\): take a whole copy of the run"),
+        ('config={"latent": "two"}', "card.json: The model 'vae' refuses its configuration"),
+        ('config={"latent": -2}', r"card\.json is damaged or cannot be read \(.+\): take a whole copy"),
+        ("model=[1]", r"card\.json is damaged or cannot be read \(.+\): take a whole copy of the run"),
+        ('stft={"hop": 0}', r"card\.json is damaged or cannot be read \(STFT needs positive sizes"),
     ],
 )
 def test_damaged_or_foreign_runs_are_refused_in_a_sentence(tmp_path: Path, how: str, sentence: str) -> None:
