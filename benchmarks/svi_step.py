@@ -2,63 +2,27 @@
 
 All three train the same networks on the same batch in the same run; only ratios are reported.
 
-    python benchmarks/svi_step.py [--model rvae] [--rounds 20] [--threads 2]
+    python benchmarks/svi_step.py [--model rvae dkf …] [--rounds 20] [--threads 2] [--sites]
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 import time
 from collections.abc import Callable
 
+import plain
 import torch
 from pyro.infer import Trace_ELBO
 from torch import Tensor
 
 from pyrodvae import make_guide
-from pyrodvae.distributions import power
 from pyrodvae.dvae import DVAE
 from pyrodvae.guides import Guide
 from pyrodvae.models import MODELS
 from pyrodvae.objective import elbo
 from pyrodvae.program import Program, local_parameters
-
-
-def plain_loss(model: DVAE, guide: Guide, x: Tensor) -> Tensor:
-    """The negative ELBO of an RVAE or VAE with nothing but torch: what a research script would do."""
-    p = power(x)
-    y = ((p + 1e-6).log() - guide.spectrum.loc) / guide.spectrum.scale
-    g = guide.summary(y) if hasattr(guide, "summary") else guide.dense(y)
-    g = guide.from_x(g)
-    B, T, D = len(x), x.shape[1], model.latent
-    if hasattr(guide, "memory"):
-        cell = guide.memory.lstm
-        z_t, means, log_variances, zs = x.real.new_zeros(B, D), [], [], []
-        h = c = x.real.new_zeros(B, cell.hidden_size)
-        for t in range(T):
-            h, c = torch.lstm_cell(z_t, (h, c), *cell.all_weights[0])
-            mean, log_variance = (g[:, t] + guide.from_z(h)).chunk(2, -1)
-            z_t = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-            means.append(mean)
-            log_variances.append(log_variance)
-            zs.append(z_t)
-        mean, log_variance, z = (torch.stack(s, 1) for s in (means, log_variances, zs))
-    else:
-        mean, log_variance = g.chunk(2, -1)
-        z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-    if not model.causal:
-        h = model.memory(z)
-    elif hasattr(model, "memory"):
-        h, _ = model.memory(z)
-    else:
-        h = model.decoder(z)
-    log_v = model.head.spectrum.loc + model.head.spectrum.scale * model.head.output(h)
-    v = log_v.exp() + 1e-6
-    nll = (v.log() + p / v + math.log(math.pi)).sum()
-    kl = 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum()
-    return nll + kl
 
 
 class Steps(Program):
@@ -92,17 +56,11 @@ class StepsGuide(Program):
                 z = pyro.sample(f"z_{t}", q.to_event(1))
 
 
-def main() -> None:
-    """Time the three in turn, round after round, and print their ratios."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--model", choices=sorted(MODELS), default="rvae")
-    options.add_argument("--rounds", type=int, default=20)
-    options.add_argument("--threads", type=int, default=2)
-    chosen = options.parse_args()
-    torch.set_num_threads(chosen.threads)
+def race(key: str, rounds: int, sites: bool) -> dict[str, list[float]]:
+    """Seconds per step of each contestant, taking turns."""
     torch.manual_seed(0)
     x = torch.randn(32, 50, 513, dtype=torch.complex64)
-    model = MODELS[chosen.model]()
+    model = MODELS[key]()
     guide = make_guide(model)
     model.fit_statistics(x)
     guide.fit_statistics(x)
@@ -110,26 +68,42 @@ def main() -> None:
     with local_parameters():
         fast = elbo("analytic")(model, guide)
         slow = Trace_ELBO()(Steps(model), StepsGuide(guide))
-    contestants: dict[str, Callable[[], Tensor]] = {
-        "plain torch": lambda: plain_loss(model, guide, x),
-        "pyrodvae, analytic KL": lambda: fast(x),
-        "a Pyro site per frame": lambda: slow(x),
+    contestants: dict[str, Callable[[Tensor], Tensor]] = {
+        "plain torch": lambda x: plain.loss(key, model, guide, x),
+        "pyrodvae": fast,
     }
+    if sites:
+        contestants["a Pyro site per frame"] = slow
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for round_ in range(chosen.rounds + 2):
+    for round_ in range(rounds + 2):
         for name, loss in contestants.items():
+            batch = x.clone()  # new to everyone, as in training
             start = time.perf_counter()
             with local_parameters():
                 optimiser.zero_grad()
-                loss().backward()
+                loss(batch).backward()
                 optimiser.step()
             if round_ >= 2:
                 seconds[name].append(time.perf_counter() - start)
-    base = seconds["plain torch"]
-    print(f"{chosen.model}, B = 32, T = 50, F = 513, {chosen.threads} threads, {chosen.rounds} rounds")
-    for name, s in seconds.items():
-        ratio = statistics.median(a / b for a, b in zip(s, base, strict=True))
-        print(f"{name:24s} median {1e3 * statistics.median(s):7.1f} ms   ratio {ratio:5.2f}")
+    return seconds
+
+
+def main() -> None:
+    """Time them in turn, round after round, and print their ratios."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--model", nargs="+", choices=sorted(plain.PLAIN), default=[*plain.PLAIN])
+    options.add_argument("--rounds", type=int, default=20)
+    options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--sites", action="store_true", help="also a Pyro site per frame")
+    chosen = options.parse_args()
+    torch.set_num_threads(chosen.threads)
+    print(f"B = 32, T = 50, F = 513, {chosen.threads} threads, {chosen.rounds} rounds")
+    for key in chosen.model:
+        seconds = race(key, chosen.rounds, chosen.sites)
+        base = seconds["plain torch"]
+        for name, s in seconds.items():
+            ratio = statistics.median(a / b for a, b in zip(s, base, strict=True))
+            print(f"{key:12s} {name:22s} {1e3 * statistics.median(s):7.1f} ms   ratio {ratio:5.2f}")
 
 
 if __name__ == "__main__":

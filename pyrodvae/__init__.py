@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from pyrodvae.audio import AudioError, read_audio, write_audio
+from pyrodvae import starting  # noqa: F401  (before all that takes long to import)
+from pyrodvae.audio import AudioError, read_audio
+from pyrodvae.audio_writer import write_audio
 from pyrodvae.engines import ENGINES
 from pyrodvae.enhance import EnhanceConfig, Enhanced, enhance
 from pyrodvae.guides import GUIDES, make_guide

@@ -12,10 +12,14 @@ from torch import Tensor
 
 from pyrodvae.distributions import Rollout, Step, select_frames
 from pyrodvae.nets import frame_mask, shift
+from pyrodvae.observations import DATA, Features, Head, check_data
 from pyrodvae.program import Program
 
 BATCH = "batch"
 """Name of the plate over independent sequences."""
+
+SEGMENT = "w"
+"""Name of the site of what a whole sequence shares, in the models that have such a latent."""
 
 
 class DVAE(Program):
@@ -36,6 +40,7 @@ class DVAE(Program):
     Args:
         observed: F, the size of a frame of x.
         latent: D, the size of a frame of z.
+        data: what a frame of x is, see :mod:`pyrodvae.observations`.
 
     Source: Girin et al., *Dynamical Variational Autoencoders: A Comprehensive Review* (2021), §4.
     """
@@ -47,13 +52,18 @@ class DVAE(Program):
     """Whether the conditionals look at x_{<t}; where they do not, ``x_prev`` is None."""
     recursive: ClassVar[bool] = True
     """Whether z_t looks at z_{<t}; where it does not, one window draws all frames."""
+    segment: int = 0
+    """W, the size of the segment latent w that :meth:`begin` samples; 0 where there is none."""
 
     z_0: Tensor
 
-    def __init__(self, observed: int, latent: int) -> None:
+    def __init__(self, observed: int, latent: int, data: str = "speech") -> None:
         super().__init__()
+        check_data(data)
         self.observed = observed
         self.latent = latent
+        self.data = data
+        self.config: dict[str, Any] = {"observed": observed, "latent": latent, "data": data}
         self.register_buffer("z_0", torch.zeros(latent), persistent=False)
 
     @abstractmethod
@@ -74,11 +84,26 @@ class DVAE(Program):
     def emission(self, z: Tensor, x_prev: Tensor | None, memo: Any) -> Step:
         """p(x_t | z_≤t, x_<t) on a window: z (..., L, D) → batch (..., L), event (F,); and the memo."""
 
+    def begin(self, batch: int) -> Any:
+        """Sample what a whole sequence shares, inside the plate; it is the memo of the first window."""
+        return None
+
     def fit_statistics(self, x: Tensor) -> None:
         """Take what is to be known of the data before training (scales, means) from x (..., F)."""
+        fit_statistics(self, x)
 
-    def prior(self, x: Tensor, lengths: Tensor | None = None) -> Rollout:
-        """p(z_{1:T} | x_{<T}) for the sequences x (B, T, F): a path (B, T, D)."""
+    def prior(self, x: Tensor, lengths: Tensor | None = None, memo: Any = None) -> Rollout:
+        """p(z_{1:T} | x_{<T}) for the sequences x (B, T, F): a path (B, T, D).
+
+        Args:
+            x, lengths: as of :meth:`forward`.
+            memo: what :meth:`begin` returned.
+
+        Raises:
+            ValueError: no memo, where there is a segment latent.
+        """
+        if self.segment and memo is None:
+            raise ValueError("z is drawn given w: call model.prior(x, lengths, model.begin(len(x))).")
         return Rollout(
             self.transition,
             self.z_0,
@@ -87,6 +112,7 @@ class DVAE(Program):
             mask=None if lengths is None else frame_mask(lengths, x.shape[-2]),
             batch_shape=x.shape[:-2],
             recursive=self.recursive,
+            memo=memo,
         )
 
     def likelihood(
@@ -117,7 +143,7 @@ class DVAE(Program):
         """
         check_sequences(x, self.observed)
         with pyro.plate(BATCH, len(x), dim=-1):
-            prior = self.prior(x, lengths)
+            prior = self.prior(x, lengths, self.begin(len(x)))
             z: Tensor = pyro.sample("z", prior)
             p_x = self.likelihood(z, x, prior, lengths)
             pyro.sample("x", over_frames(p_x, lengths), obs=x)
@@ -130,28 +156,30 @@ class DVAE(Program):
 
         Args:
             x: observed sequences (B, T, F); None draws them.
-            frames, batch: T and B, where x is drawn.
+            frames, batch: T and B, where x is drawn; with x and more frames than it has, the rest is
+                drawn: a forecast.
 
         Returns:
             The paths z (B, T, D) and x (B, T, F).
         """
         if x is not None:
             check_sequences(x, self.observed)
-            batch, frames = x.shape[:2]
+            batch, frames = len(x), max(frames or 0, x.shape[1])
         if frames is None:
             raise ValueError("steps() needs either x (B, T, F) or frames=T to draw.")
-        z_t, x_t, memo = self.z_0.expand(batch, 1, -1), self._x_0(batch), None
+        z_t, x_t = self.z_0.expand(batch, 1, -1), self._x_0(batch)
         zs: list[Tensor] = []
         xs: list[Tensor] = []
 
         def observe(t: int, p_x: TorchDistribution) -> Tensor:
-            obs = None if x is None else x[:, t : t + 1]
+            obs = x[:, t : t + 1] if x is not None and t < x.shape[1] else None
             # The returned value goes on: x itself would lose the arrows out of x_t in the graph.
             value: Tensor = pyro.sample(f"x_{t}", p_x.to_event(1), obs=obs)
             xs.append(value)
             return value
 
         with pyro.plate(BATCH, batch, dim=-1):
+            memo = self.begin(batch)
             for t in range(frames):
                 p_z, memo = self.transition(z_t, x_t, memo)
                 z_t = pyro.sample(f"z_{t}", p_z.to_event(1))
@@ -170,13 +198,20 @@ class DVAE(Program):
         """The frame before the first: zeros (complex where x is), or None where none is needed."""
         if not self.feedback:
             return None
-        dtype = self.z_0.dtype.to_complex()
+        dtype = self.z_0.dtype.to_complex() if DATA[self.data][0].is_complex else self.z_0.dtype
         return torch.zeros(batch, 1, self.observed, dtype=dtype, device=self.z_0.device)
 
     @torch.no_grad()
     def generate(self, frames: int, batch: int = 1) -> tuple[Tensor, Tensor]:
         """Draw (z, x) from the model, frame by frame: (B, T, D) and (B, T, F)."""
         return self.steps(frames=frames, batch=batch)
+
+
+def fit_statistics(program: Program, x: Tensor) -> None:
+    """Fit whatever in a program reads or writes data to training data x (..., F)."""
+    for module in program.modules():
+        if isinstance(module, Features | Head):
+            module.fit(x)
 
 
 def over_frames(p_x: TorchDistribution, lengths: Tensor | None) -> TorchDistribution:

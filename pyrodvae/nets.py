@@ -1,21 +1,22 @@
-"""Networks on windows of frames, and heads that return distributions."""
+"""Networks on windows of frames, and the Gaussian they end in."""
 
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from pyrodvae.distributions import ComplexNormal, DiagonalNormal, power
+from pyrodvae.distributions import DiagonalNormal
 
-POWER_FLOOR = 1e-6
-"""Linear power, with speech scaled to a peak of one: under the noise of nearly every recording, so
-it only keeps digital silence from sending a log-variance to minus infinity."""
-
-State = tuple[Tensor, Tensor]
+Cell = Literal["lstm", "rnn"]
+State = list[tuple[Tensor, ...]]
+"""Of each layer of a :class:`Memory`: (h, c) of an LSTM, (h,) of a plain RNN, each (N, H)."""
 
 
 def shift(x: Tensor) -> Tensor:
@@ -38,45 +39,60 @@ def frame_mask(lengths: Tensor, frames: int) -> Tensor:
     return torch.arange(frames, device=lengths.device) < lengths[..., None]
 
 
-def mlp(sizes: list[int], activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
+def join(*parts: Tensor) -> Tensor:
+    """Features side by side, their leading dimensions broadcast: (..., I) and (..., J) → (..., I + J)."""
+    shape = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))
+    return torch.cat([p if p.shape[:-1] == shape else p.expand(*shape, -1) for p in parts], -1)
+
+
+def mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
     """Dense layers with an activation after each; one size alone is the identity."""
     layers = [(nn.Linear(i, o), activation()) for i, o in itertools.pairwise(sizes)]
     return nn.Sequential(*(module for pair in layers for module in pair))
 
 
 class Memory(nn.Module):
-    """An LSTM that reads windows of any length and takes up where the last window ended.
+    """A recurrent network that reads windows of any length and takes up where the last window ended.
 
     A window of one frame and a window of all frames share the parameters and give equal results, so
     a conditional written once runs both frame by frame and in one pass.
 
     Args:
         inputs, hidden: sizes I and H.
+        layers: one on top of the other; the last one's h is what is returned.
+        cell: ``"lstm"``, or ``"rnn"`` for the plain tanh recursion.
 
-    Shapes: ``(u (..., L, I), state) -> (h (..., L, H), state)``; state is None at the start, else a
-    pair (..., H).
+    Shapes: ``(u (..., L, I), state) -> (h (..., L, H), state)``; state is None at the start.
     """
 
-    def __init__(self, inputs: int, hidden: int) -> None:
+    def __init__(self, inputs: int, hidden: int, layers: int = 1, cell: Cell = "lstm") -> None:
         super().__init__()
-        self.lstm = nn.LSTM(inputs, hidden)
+        self.cell = torch.lstm_cell if cell == "lstm" else _rnn_cell
+        self.states = 2 if cell == "lstm" else 1
+        self.rnn = (nn.LSTM if cell == "lstm" else nn.RNN)(inputs, hidden, layers)
 
     def forward(self, u: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """The hidden path on the window, and the state after it."""
         *batch, length, size = u.shape
-        u = u.reshape(-1, length, size)
-        h0, c0 = (
-            (s.reshape(-1, self.lstm.hidden_size) for s in state)
-            if state is not None
-            else (torch.zeros(len(u), self.lstm.hidden_size, dtype=u.dtype, device=u.device),) * 2
-        )
-        if length == 1:  # the cell alone: a third of the cost of a whole LSTM call
-            h, c = torch.lstm_cell(u[:, 0], (h0, c0), *self.lstm.all_weights[0])
-            out = h[:, None]
-        else:
-            out, (h, c) = self.lstm(u.transpose(0, 1), (h0[None], c0[None]))
-            out, h, c = out.transpose(0, 1), h[0], c[0]
-        return out.reshape(*batch, length, -1), (h.reshape(*batch, -1), c.reshape(*batch, -1))
+        if state is None:
+            zeros = torch.zeros(math.prod(batch), self.rnn.hidden_size, dtype=u.dtype, device=u.device)
+            state = [(zeros,) * self.states] * self.rnn.num_layers
+        if length == 1:  # the cells alone: a third of the cost of a whole call
+            h, after = u.reshape(-1, size), list[tuple[Tensor, ...]]()
+            for weights, before in zip(self.rnn.all_weights, state, strict=True):
+                now = self.cell(h, before, *weights)
+                h = now[0]
+                after.append(now)
+            return h.view(*batch, 1, -1), after
+        stacked = [torch.stack(parts) for parts in zip(*state, strict=True)]
+        u = u.reshape(-1, length, size).transpose(0, 1)
+        out, last = self.rnn(u, tuple(stacked) if self.states == 2 else stacked[0])
+        last = last if self.states == 2 else (last,)
+        return out.transpose(0, 1).reshape(*batch, length, -1), list(zip(*last, strict=True))
+
+
+def _rnn_cell(u: Tensor, state: tuple[Tensor, ...], *weights: Tensor) -> tuple[Tensor, ...]:
+    return (torch.rnn_tanh_cell(u, state[0], *weights),)
 
 
 Direction = Literal["forward", "backward", "both"]
@@ -88,62 +104,37 @@ class Summary(nn.Module):
     Args:
         inputs, hidden: sizes I and H.
         direction: ``"forward"`` sees u_{1:t}, ``"backward"`` u_{t:T}, ``"both"`` all of it.
+        layers, cell: as of :class:`Memory`.
 
-    Shapes: (..., T, I), lengths (...) → (..., T, ``size``), with size H, or 2H for both directions.
-    A backward pass starts at each sequence's own last frame, so padding changes nothing.
+    Shapes: (..., T, I), lengths (...) → (..., T, ``size``), with size H, or 2H for both directions
+    (the forward one first). A backward pass starts at each sequence's own last frame, so padding
+    changes nothing.
     """
 
-    def __init__(self, inputs: int, hidden: int, direction: Direction = "both") -> None:
+    def __init__(
+        self, inputs: int, hidden: int, direction: Direction = "both", layers: int = 1, cell: Cell = "lstm"
+    ) -> None:
         super().__init__()
-        self.ahead = Memory(inputs, hidden) if direction != "backward" else None
-        self.back = Memory(inputs, hidden) if direction != "forward" else None
-        self.size = hidden * (2 if direction == "both" else 1)
+        self.direction = direction
+        both = direction == "both"
+        self.size = hidden * (1 + both)
+        self.rnn = (nn.LSTM if cell == "lstm" else nn.RNN)(
+            inputs, hidden, layers, batch_first=True, bidirectional=both
+        )
 
     def forward(self, u: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The summary of each frame."""
-        if lengths is not None:
-            lengths = lengths.expand(u.shape[:-2])
-        parts = []
-        if self.ahead is not None:
-            parts.append(self.ahead(u)[0])
-        if self.back is not None:
-            parts.append(reverse(self.back(reverse(u, lengths))[0], lengths))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
-
-
-class LogSpectrum(nn.Module):
-    """The standardised log-power of each bin, and back: what encoders read and decoders write.
-
-    .. math:: y_f = (\\log(|x_f|^2 + ε) - m_f) / r_f
-
-    Encoders that read log-power train many times faster than on raw power, and a decoder that
-    starts from the mean spectrum m has only the deviations to learn.
-
-    Args:
-        bins: F. Until :meth:`fit`, m = 0 and r = 1.
-    """
-
-    loc: Tensor
-    scale: Tensor
-
-    def __init__(self, bins: int) -> None:
-        super().__init__()
-        self.register_buffer("loc", torch.zeros(bins))
-        self.register_buffer("scale", torch.ones(bins))
-
-    def fit(self, x: Tensor) -> None:
-        """Take m and r from a spectrogram (..., F) of training speech (complex)."""
-        y = (power(x) + POWER_FLOOR).log().flatten(0, -2)
-        self.loc.copy_(y.mean(0))
-        self.scale.copy_(y.std(0).clamp(min=0.1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Complex (..., F) → real (..., F), about zero mean and unit variance on speech."""
-        return ((power(x) + POWER_FLOOR).log() - self.loc) / self.scale
-
-    def variance(self, y: Tensor) -> Tensor:
-        """The power that ``y`` stands for, bounded by the floor and e^20: linear power."""
-        return torch.addcmul(self.loc, self.scale, y).clamp(max=20.0).exp() + POWER_FLOOR
+        *batch, frames, size = u.shape
+        u = u.reshape(-1, frames, size)
+        n = None if lengths is None else lengths.expand(batch).reshape(-1)
+        if self.direction == "backward":
+            out = reverse(self.rnn(reverse(u, n))[0], n)
+        elif self.direction == "forward" or n is None:
+            out = self.rnn(u)[0]
+        else:
+            packed = pack_padded_sequence(u, n.cpu(), batch_first=True, enforce_sorted=False)
+            out = pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=frames)[0]
+        return out.reshape(*batch, frames, -1)
 
 
 def gaussian(parameters: Tensor) -> TorchDistribution:
@@ -152,28 +143,7 @@ def gaussian(parameters: Tensor) -> TorchDistribution:
     The log-variance is kept within [-14, 6], which no posterior of a standardised latent leaves.
     """
     mean, log_variance = parameters.chunk(2, -1)
-    return DiagonalNormal(mean, (0.5 * log_variance.clamp(-14.0, 6.0)).exp(), validate_args=False)
-
-
-class SpectrumHead(nn.Module):
-    """Features (..., I) → independent complex Gaussians, one per bin, event (F,)."""
-
-    def __init__(self, inputs: int, bins: int) -> None:
-        super().__init__()
-        self.output = nn.Linear(inputs, bins)
-        self.spectrum = LogSpectrum(bins)
-
-    def forward(self, h: Tensor) -> TorchDistribution:
-        """N_c(0, diag v(h)), v in linear power."""
-        variance = self.spectrum.variance(self.output(h))
-        return ComplexNormal(variance, validate_args=False).to_event(1)
-
-    @torch.no_grad()
-    def fit(self, x: Tensor) -> None:
-        """Start from the mean power of each bin of x (..., F): there a constant v is optimal."""
-        self.spectrum.fit(x)
-        mean_power = power(x).flatten(0, -2).mean(0) + POWER_FLOOR
-        self.output.bias.copy_((mean_power.log() - self.spectrum.loc) / self.spectrum.scale)
+    return DiagonalNormal(mean, (0.5 * log_variance).clamp(-7.0, 3.0).exp(), validate_args=False)
 
 
 def standard_normal(like: Tensor) -> TorchDistribution:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrodvae.distributions import power
-from pyrodvae.nets import POWER_FLOOR
+from pyrodvae.observations import POWER_FLOOR
 
 TINY = 1e-30
 """A pattern that has died has zero over zero in its update; it stays dead."""

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pyro import poutine
+from pyro.distributions import TorchDistribution
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrodvae.audio import Waveform
 from pyrodvae.distributions import Rollout
+from pyrodvae.objective import density, latents, traces
+from pyrodvae.program import local_parameters
+from pyrodvae.settings import check_seed
 from pyrodvae.signal import resample
 from pyrodvae.weights import Run
 
@@ -25,13 +33,31 @@ def mean_path(rollout: Rollout) -> Tensor:
     """
     shape, frames, context = rollout.batch_shape, rollout.event_shape[0], rollout.context
     size = 1 if rollout.recursive else frames
-    z, memo, path = rollout.start.expand(*shape, size, -1), None, []
+    z, memo, path = rollout.start.expand(*shape, size, -1), rollout.first_memo, []
     for t in range(0, frames, size):
         now = None if context is None else context[..., t : t + size, :].expand(*shape, size, -1)
         p_z, memo = rollout.conditional(z, now, memo)
         z = p_z.mean
         path.append(z)
     return torch.cat(path, -2)
+
+
+class Means(Messenger):
+    """Let every latent site of a program take its mean (a path, its :func:`mean_path`) for a value."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["value"] is None and not site_is_subsample(msg):  # replay has given it one
+            fn = msg["fn"]
+            msg["value"] = mean_path(fn) if isinstance(fn, Rollout) else fn.mean
+
+
+@torch.no_grad()
+def decoded(run: Run, x: Tensor) -> TorchDistribution:
+    """p(x | z̄) of data x (B, T, F), z̄ the means of the guide: event (T, F)."""
+    with Means():
+        _, p = traces(run.model, run.guide, x)
+    p_x: TorchDistribution = density(p, "x")
+    return p_x
 
 
 @torch.no_grad()
@@ -43,9 +69,7 @@ def reconstruct(run: Run, s: Tensor) -> Tensor:
     with z̄ the :func:`mean_path` of the guide: the magnitude is the standard deviation that the
     decoder gives the bin, the phase that of s. A model with feedback sees the clean frames of s.
     """
-    z = mean_path(run.guide.posterior(s))
-    variance = run.model.likelihood(z, s, run.model.prior(s)).variance
-    return variance.sqrt() * s.sgn()
+    return decoded(run, s).variance.sqrt() * s.sgn()
 
 
 def resynthesize(waveform: Waveform, rate: int, run: Run) -> Waveform:
@@ -81,18 +105,24 @@ def generate(run: Run, seconds: float, seed: int = 0, peak: float = 0.5) -> npt.
         peak: largest absolute sample.
 
     Raises:
-        ValueError: the length is not a number, or less than a window.
+        ValueError: the length is not a number, or less than a window; a seed out of range.
     """
     import librosa
 
+    check_seed(seed)
     stft = run.stft
     least = stft.window_length / stft.sample_rate
     if not least <= seconds < math.inf:
         raise ValueError(f"The length has to be at least {least} seconds, not {seconds}.")
     length = round(seconds * stft.sample_rate)
     torch.manual_seed(seed)
-    z, x = run.model.generate(stft.frames(length))
-    magnitude = run.model.likelihood(z, x, run.model.prior(x)).variance.sqrt()
+    with local_parameters():
+        drawn = poutine.trace(run.model.generate).get_trace(stft.frames(length))
+        sites: Any = drawn.nodes
+        z, x = sites["_RETURN"]["value"]
+        given = {name: sites[name]["value"] for name in latents(drawn)} | {"z": z}
+        p = poutine.trace(poutine.condition(run.model, given)).get_trace(x)
+    magnitude = density(p, "x").variance.sqrt()
     waveform = librosa.griffinlim(
         magnitude[0].T.cpu().numpy(),
         n_iter=64,

@@ -6,11 +6,12 @@ import math
 
 import pytest
 import torch
+from pyro import poutine
 from torch import Tensor
-from toys import ALL, B, D, F, T, make, mixture, spectra
+from toys import ALL, B, D, F, T, latents, make, mixture, spectra
 
 from pyrodvae.distributions import power
-from pyrodvae.nets import POWER_FLOOR
+from pyrodvae.observations import POWER_FLOOR
 from pyrodvae.potential import Target
 
 
@@ -41,6 +42,17 @@ def test_speech_is_frozen_and_feedback_refused() -> None:
     for key in ("toy-storn", "toy-vrnn"):
         with pytest.raises(ValueError, match="feeds clean speech frames back"):
             mixture(key)
+
+
+def test_a_further_latent_is_refused_not_drawn_anew() -> None:
+    with pytest.raises(ValueError, match="DSAE has a segment latent w beside its path z"):
+        mixture("dsae")
+    m, _ = make("dsae")
+    x, values = spectra(), latents(m)
+    with pytest.raises(ValueError, match="a latent 'w' besides: condition the model on"):
+        Target(m, None, (x,)).log_joint(values["z"])
+    target = Target(poutine.condition(m, {"w": values["w"]}), None, (x,))
+    assert torch.equal(target.log_joint(values["z"]), target.log_joint(values["z"]))
 
 
 def test_objective_of_the_mixture_is_its_likelihood() -> None:
@@ -95,10 +107,13 @@ def test_a_gradient_may_be_taken_twice() -> None:
 def test_padded_sequences_have_their_own_density(key: str) -> None:
     """The log joint of a ragged batch, as engines see it, is that of each sequence alone."""
     m, _ = make(key)
+    shared = {k: v for k, v in latents(m).items() if k != "z"}
     x, z, lengths = spectra(), torch.randn(2, B, T, D, dtype=torch.double), torch.tensor([T, 2, 4])
-    ragged, whole = (Target(m, None, (x, *a)).log_joint(z) for a in ((lengths,), ()))
+    given = poutine.condition(m, shared)
+    ragged, whole = (Target(given, None, (x, *a)).log_joint(z) for a in ((lengths,), ()))
     for i, n in enumerate(lengths):
-        alone = Target(m, None, (x[i, None, :n],)).log_joint(z[:, i, None, :n])
+        one = poutine.condition(m, {k: v[i, None] for k, v in shared.items()})
+        alone = Target(one, None, (x[i, None, :n],)).log_joint(z[:, i, None, :n])
         torch.testing.assert_close(ragged[:, i, None], alone, rtol=1e-12, atol=0)
     assert not torch.allclose(ragged[:, 1:], whole[:, 1:])
 

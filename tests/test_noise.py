@@ -10,8 +10,8 @@ from torch import Tensor
 from toys import spectra
 
 from pyrodvae.distributions import power
-from pyrodvae.nets import POWER_FLOOR
 from pyrodvae.noise import MStep, NMFNoise
+from pyrodvae.observations import POWER_FLOOR
 
 S, B, T, F, K = 3, 2, 7, 6, 2
 Factors = tuple[Tensor, Tensor]

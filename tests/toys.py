@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -10,12 +11,13 @@ from pyro.distributions import Normal
 from torch import Tensor, nn
 
 from pyrodvae.distributions import Step
-from pyrodvae.dvae import DVAE
+from pyrodvae.dvae import DVAE, SEGMENT
 from pyrodvae.guides import GUIDES, PAPER, Guide, make_guide
-from pyrodvae.models import MODELS
-from pyrodvae.nets import LogSpectrum, Memory, SpectrumHead, standard_normal
+from pyrodvae.models import MODELS, Kalman
+from pyrodvae.nets import Memory, join, standard_normal
 from pyrodvae.noise import NMFNoise
 from pyrodvae.noisy import NoisySpeech
+from pyrodvae.observations import DATA, LogSpectrum, SpectrumHead
 
 F, D, H, T, B = 5, 2, 4, 6, 3
 
@@ -88,32 +90,49 @@ class ToyVRNN(DVAE):
         return self.head(join(z, memo.h)), memo
 
 
-def join(*parts: Tensor) -> Tensor:
-    """Features side by side, with the batch shapes broadcast."""
-    shape = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))
-    return torch.cat([p.expand(*shape, -1) for p in parts], -1)
-
-
-ALL: dict[str, type[DVAE]] = {**MODELS, "toy-dkf": ToyDKF, "toy-storn": ToySTORN, "toy-vrnn": ToyVRNN}
+EVERY: dict[str, type[DVAE]] = {**MODELS, "toy-dkf": ToyDKF, "toy-storn": ToySTORN, "toy-vrnn": ToyVRNN}
 """Every shipped model, and one small model for each way of using the base class."""
 
-PAIRS = [(m, g) for m in ALL for g in GUIDES if g != "paper" or ALL[m] in PAPER]
+EVERY_PAIR = [(m, g) for m in EVERY for g in GUIDES if g != "paper" or EVERY[m] in PAPER]
 """Every model with every guide that fits it."""
+
+ALL = {key: kind for key, kind in EVERY.items() if kind is not Kalman}
+"""Those that can be models of speech."""
+
+PAIRS = [(m, g) for m, g in EVERY_PAIR if m in ALL]
+"""Models of speech with every guide that fits them."""
 
 
 def make(model: str, guide: str = "smoother", dtype: torch.dtype = torch.double) -> tuple[DVAE, Guide]:
     """A model and a guide of small size, their weights about twice as large as torch starts them."""
-    m = ALL[model](F, D, H)
-    g = make_guide(m, guide, H)
+    exact = EVERY[model] is Kalman  # it has no layers, and its own guide none either
+    m = Kalman(F, D) if exact else EVERY[model](F, D, H)
+    g = make_guide(m) if exact and guide == "paper" else make_guide(m, guide, hidden=H)
     with torch.no_grad():
-        for p in (*m.parameters(), *g.parameters()):
-            p.mul_(2)
+        for module in (*m.modules(), *g.modules()):
+            if not isinstance(module, nn.LayerNorm):  # torch starts them at one: that is large already
+                for p in module.parameters(recurse=False):
+                    p.mul_(2)
     return m.to(dtype), g.to(dtype)
+
+
+def latents(model: DVAE, batch: int = B) -> dict[str, Tensor]:
+    """Values for all latent sites of a model: a path z, and w where it has one."""
+    values = {"z": torch.randn(batch, T, D, dtype=torch.double)}
+    if model.segment:
+        values[SEGMENT] = torch.randn(batch, model.segment, dtype=torch.double)
+    return values
 
 
 def spectra(batch: int = B, frames: int = T, bins: int = F, dtype: torch.dtype = torch.cdouble) -> Tensor:
     """Complex Gaussian noise (B, T, F)."""
     return torch.randn(batch, frames, bins, dtype=dtype)
+
+
+def data(model: DVAE, batch: int = B, frames: int = T) -> Tensor:
+    """Noise of the kind that the model is of, (B, T, F)."""
+    x = spectra(batch, frames)
+    return x if DATA[model.data][0].is_complex else x.real
 
 
 def mixture(
@@ -126,6 +145,17 @@ def mixture(
     noise = NMFNoise.from_quiet_frames(x, 2, torch.Generator().manual_seed(0))
     g = torch.rand(B, T, 1, dtype=torch.double) + 0.5 if gain else None
     return NoisySpeech(speech, noise, g), guide, x, torch.randn(chains, B, T, D, dtype=torch.double)
+
+
+def moved(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Entry (t, s): does frame t of f(x) (B, T, ·) move when frame s of x does?"""
+    before = f(x)
+    columns = []
+    for s in range(x.shape[-2]):
+        other = x.clone()
+        other[..., s, :] += 1.5
+        columns.append((f(other) != before).any(-1).any(0))
+    return torch.stack(columns, -1)
 
 
 def errors(draws: Tensor, truth: Tensor | float = 0.0) -> float:

@@ -3,13 +3,42 @@
 from __future__ import annotations
 
 from pyrodvae.dvae import DVAE
+from pyrodvae.models.dkf import DKF
+from pyrodvae.models.dsae import DSAE
+from pyrodvae.models.general import GeneralDVAE
+from pyrodvae.models.kalman import Kalman
 from pyrodvae.models.rvae import RVAE, CausalRVAE
+from pyrodvae.models.srnn import SRNN
+from pyrodvae.models.storn import STORN
+from pyrodvae.models.transformer import TransformerDVAE
 from pyrodvae.models.vae import VAE
+from pyrodvae.models.vrnn import VRNN
 
 MODELS: dict[str, type[DVAE]] = {
+    "kalman": Kalman,
     "vae": VAE,
+    "dkf": DKF,
+    "storn": STORN,
+    "vrnn": VRNN,
+    "srnn": SRNN,
     "rvae": RVAE,
     "rvae-causal": CausalRVAE,
+    "dsae": DSAE,
+    "dvae": GeneralDVAE,
+    "transformer": TransformerDVAE,
 }
 
-__all__ = ["MODELS", "RVAE", "VAE", "CausalRVAE"]
+__all__ = [
+    "DKF",
+    "DSAE",
+    "MODELS",
+    "RVAE",
+    "SRNN",
+    "STORN",
+    "VAE",
+    "VRNN",
+    "CausalRVAE",
+    "GeneralDVAE",
+    "Kalman",
+    "TransformerDVAE",
+]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from pyrodvae.distributions import Step
 from pyrodvae.dvae import DVAE
-from pyrodvae.nets import Memory, SpectrumHead, Summary, standard_normal
+from pyrodvae.nets import Memory, Summary, mlp, standard_normal
+from pyrodvae.observations import make_head
 
 
 class RVAE(DVAE):
@@ -22,7 +24,9 @@ class RVAE(DVAE):
     The exact posterior of z_t depends on z_{<t} and on all of x_{1:T}.
 
     Args:
-        observed: F. latent: D. hidden: H of each direction.
+        observed: F. latent: D. hidden: H of each direction. layers: of the LSTM.
+        before, after: sizes of dense tanh layers on either side of it.
+        data: kind of data, see :mod:`pyrodvae.observations`.
 
     Source: Leglaive, Alameda-Pineda, Girin & Horaud, *A Recurrent Variational Autoencoder for
     Speech Enhancement* (ICASSP 2020).
@@ -32,11 +36,23 @@ class RVAE(DVAE):
     feedback: ClassVar[bool] = False
     recursive: ClassVar[bool] = False
 
-    def __init__(self, observed: int = 513, latent: int = 16, hidden: int = 128) -> None:
-        super().__init__(observed, latent)
-        self.config = {"observed": observed, "latent": latent, "hidden": hidden}
-        self.memory = Summary(latent, hidden, "both")
-        self.head = SpectrumHead(self.memory.size, observed)
+    def __init__(
+        self,
+        observed: int = 513,
+        latent: int = 16,
+        hidden: int = 128,
+        *,
+        layers: int = 1,
+        before: Sequence[int] = (),
+        after: Sequence[int] = (),
+        data: str = "speech",
+    ) -> None:
+        super().__init__(observed, latent, data)
+        self.config |= {"hidden": hidden, "layers": layers, "before": [*before], "after": [*after]}
+        self.dense = mlp([latent, *before])
+        self.memory = Summary([latent, *before][-1], hidden, "both", layers)
+        self.decoder = mlp([self.memory.size, *after])
+        self.head = make_head(data, [self.memory.size, *after][-1], observed)
 
     def transition(self, z_prev: Tensor, x_prev: Tensor | None, memo: Any) -> Step:
         """p(z_t) = N(0, I)."""
@@ -44,11 +60,7 @@ class RVAE(DVAE):
 
     def emission(self, z: Tensor, x_prev: Tensor | None, memo: Any) -> Step:
         """p(x_t | z_{1:T}); the memo is the lengths of the sequences."""
-        return self.head(self.memory(z, memo)), memo
-
-    def fit_statistics(self, x: Tensor) -> None:
-        """The decoder starts from the mean spectrum of x."""
-        self.head.fit(x)
+        return self.head(self.decoder(self.memory(self.dense(z), memo))), memo
 
 
 class CausalRVAE(DVAE):
@@ -63,7 +75,7 @@ class CausalRVAE(DVAE):
     inference is not.
 
     Args:
-        observed: F. latent: D. hidden: H.
+        observed, latent, hidden, layers, before, after, data: as of :class:`RVAE`.
 
     Source: as :class:`RVAE`.
     """
@@ -71,11 +83,23 @@ class CausalRVAE(DVAE):
     feedback: ClassVar[bool] = False
     recursive: ClassVar[bool] = False
 
-    def __init__(self, observed: int = 513, latent: int = 16, hidden: int = 128) -> None:
-        super().__init__(observed, latent)
-        self.config = {"observed": observed, "latent": latent, "hidden": hidden}
-        self.memory = Memory(latent, hidden)
-        self.head = SpectrumHead(hidden, observed)
+    def __init__(
+        self,
+        observed: int = 513,
+        latent: int = 16,
+        hidden: int = 128,
+        *,
+        layers: int = 1,
+        before: Sequence[int] = (),
+        after: Sequence[int] = (),
+        data: str = "speech",
+    ) -> None:
+        super().__init__(observed, latent, data)
+        self.config |= {"hidden": hidden, "layers": layers, "before": [*before], "after": [*after]}
+        self.dense = mlp([latent, *before])
+        self.memory = Memory([latent, *before][-1], hidden, layers)
+        self.decoder = mlp([hidden, *after])
+        self.head = make_head(data, [hidden, *after][-1], observed)
 
     def transition(self, z_prev: Tensor, x_prev: Tensor | None, memo: Any) -> Step:
         """p(z_t) = N(0, I)."""
@@ -83,9 +107,5 @@ class CausalRVAE(DVAE):
 
     def emission(self, z: Tensor, x_prev: Tensor | None, memo: Any) -> Step:
         """p(x_t | z_{1:t}), the past of z in the memo."""
-        h, memo = self.memory(z, memo)
-        return self.head(h), memo
-
-    def fit_statistics(self, x: Tensor) -> None:
-        """The decoder starts from the mean spectrum of x."""
-        self.head.fit(x)
+        h, memo = self.memory(self.dense(z), memo)
+        return self.head(self.decoder(h)), memo

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from pyrodvae.distributions import Step
 from pyrodvae.dvae import DVAE
-from pyrodvae.nets import SpectrumHead, mlp, standard_normal
+from pyrodvae.nets import mlp, standard_normal
+from pyrodvae.observations import make_head
 
 
 class VAE(DVAE):
@@ -21,7 +23,9 @@ class VAE(DVAE):
     The exact posterior of z_t depends on x_t alone.
 
     Args:
-        observed: F. latent: D. hidden: size of the decoder's tanh layer.
+        observed: F. latent: D.
+        hidden: size of the decoder's tanh layer; or dense: the sizes of several.
+        data: kind of data, see :mod:`pyrodvae.observations`.
 
     Source: Kingma & Welling 2014; for speech, Leglaive, Girin & Horaud 2018.
     """
@@ -29,11 +33,20 @@ class VAE(DVAE):
     feedback: ClassVar[bool] = False
     recursive: ClassVar[bool] = False
 
-    def __init__(self, observed: int = 513, latent: int = 16, hidden: int = 128) -> None:
-        super().__init__(observed, latent)
-        self.config = {"observed": observed, "latent": latent, "hidden": hidden}
-        self.decoder = mlp([latent, hidden])
-        self.head = SpectrumHead(hidden, observed)
+    def __init__(
+        self,
+        observed: int = 513,
+        latent: int = 16,
+        hidden: int = 128,
+        *,
+        dense: Sequence[int] | None = None,
+        data: str = "speech",
+    ) -> None:
+        super().__init__(observed, latent, data)
+        sizes = [latent, *(dense or [hidden])]
+        self.config |= {"dense": sizes[1:]}
+        self.decoder = mlp(sizes)
+        self.head = make_head(data, sizes[-1], observed)
 
     def transition(self, z_prev: Tensor, x_prev: Tensor | None, memo: Any) -> Step:
         """p(z_t) = N(0, I)."""
@@ -42,7 +55,3 @@ class VAE(DVAE):
     def emission(self, z: Tensor, x_prev: Tensor | None, memo: Any) -> Step:
         """p(x_t | z_t)."""
         return self.head(self.decoder(z)), memo
-
-    def fit_statistics(self, x: Tensor) -> None:
-        """The decoder starts from the mean spectrum of x."""
-        self.head.fit(x)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from pyrodvae import whole
 from pyrodvae.dvae import DVAE
-from pyrodvae.guides import Guide, make_guide
+from pyrodvae.guide import Guide
+from pyrodvae.guides import make_guide
 from pyrodvae.models import MODELS
 from pyrodvae.signal import STFT
 
@@ -42,7 +43,10 @@ class Run:
 
 
 def make_pair(
-    model: str, config: dict[str, Any] | None = None, guide: str = "paper", hidden: int = 128
+    model: str,
+    config: dict[str, Any] | None = None,
+    guide: str = "paper",
+    guide_config: dict[str, Any] | None = None,
 ) -> tuple[DVAE, Guide]:
     """A fresh model by its key, and a guide that fits it.
 
@@ -56,7 +60,7 @@ def make_pair(
     except TypeError as error:
         raise WeightsError(f"The model '{model}' refuses its configuration: {error}.") from error
     try:
-        return m, make_guide(m, guide, hidden)
+        return m, make_guide(m, guide, **(guide_config or {}))
     except ValueError as error:
         raise WeightsError(str(error)) from error
 
@@ -69,26 +73,23 @@ def save_run(folder: Path, model: DVAE, guide: Guide, card: dict[str, Any]) -> N
         for part, module in (("model", model), ("guide", guide))
         for name, value in module.state_dict().items()
     }
-    temporary = folder / f".{WEIGHTS}.tmp"
-    temporary.write_bytes(save(tensors))  # save_file would leave a file that only its owner reads
-    os.replace(temporary, folder / WEIGHTS)
+    # save_file would leave a file that only its owner reads.
+    whole.save(folder / WEIGHTS, save(tensors))
     write_card(folder, card)
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
     """Write the card alone, in one step."""
-    temporary = folder / f".{CARD}.tmp"
-    temporary.write_text(json.dumps(card, indent=2) + "\n")
-    os.replace(temporary, folder / CARD)
+    whole.save(folder / CARD, (json.dumps(card, indent=2) + "\n").encode())
 
 
-def base_card(model: str, m: DVAE, guide: str, hidden: int, stft: STFT) -> dict[str, Any]:
+def base_card(model: str, m: DVAE, guide: str, g: Guide, stft: STFT) -> dict[str, Any]:
     """The part of a card that is needed to build the pair again."""
     return {
         "model": model,
         "config": m.config,
         "guide": guide,
-        "guide_hidden": hidden,
+        "guide_config": g.config,
         "stft": asdict(stft),
     }
 
@@ -114,20 +115,30 @@ def load_run(source: str | Path, device: str = "cpu") -> Run:
             f"holds {WEIGHTS} and {CARD}."
         )
     try:
-        card = json.loads((folder / CARD).read_text())
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         stft = STFT(**card["stft"])
-        model, guide = make_pair(card["model"], card["config"], card["guide"], card["guide_hidden"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"The card {folder / CARD} is damaged: {error}.") from error
+        model, guide = make_pair(card["model"], card["config"], card["guide"], card["guide_config"])
+    except WeightsError as error:
+        raise WeightsError(f"{folder / CARD}: {error}") from error
+    except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        why = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise _damaged(folder / CARD, why) from error
     try:
         tensors = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"The weights {folder / WEIGHTS} are damaged: {error}.") from error
+        raise _damaged(folder / WEIGHTS, error) from error
     for part, module in (("model", model), ("guide", guide)):
         _fill(module, part, tensors, folder)
     model.to(device).requires_grad_(False)
     guide.to(device).requires_grad_(False)
     return Run(model, guide, stft, card)
+
+
+def _damaged(path: Path, why: object) -> WeightsError:
+    return WeightsError(
+        f"{path} is damaged or cannot be read ({whole.briefly(why)}): take a whole copy of the run, or "
+        "train it again."
+    )
 
 
 def _fill(module: torch.nn.Module, part: str, tensors: dict[str, Any], folder: Path) -> None:

@@ -1,0 +1,155 @@
+"""DKF: a non-linear state space, Markov in z."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from pyrodvae.distributions import DiagonalNormal, Step
+from pyrodvae.dvae import DVAE
+from pyrodvae.guide import Guide, Sees
+from pyrodvae.nets import Direction, Summary, gaussian, mlp
+from pyrodvae.observations import make_head
+
+
+class GatedTransition(nn.Module):
+    r"""A linear and a non-linear step, mixed by a gate per coordinate.
+
+    .. math::
+        g &= σ(\mathrm{MLP}(z)), \qquad h = \mathrm{MLP}(z) \\
+        μ &= (1 - g) \odot (W z + b) + g \odot h, \qquad σ^2 = \mathrm{softplus}(\mathrm{Linear}(\mathrm{ReLU}(h)))
+
+    Args:
+        latent: D.
+        squashed: h ends in a sigmoid, as in some published weights.
+    """
+
+    def __init__(self, latent: int, squashed: bool = False) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(
+            nn.Linear(latent, latent), nn.ReLU(), nn.Linear(latent, latent), nn.Sigmoid()
+        )
+        self.proposal = nn.Sequential(nn.Linear(latent, latent), nn.ReLU(), nn.Linear(latent, latent))
+        if squashed:
+            self.proposal.append(nn.Sigmoid())
+        self.linear = nn.Linear(latent, latent)
+        self.spread = nn.Linear(latent, latent)
+        with torch.no_grad():  # the state stays where it is until something is learned
+            self.linear.weight.copy_(torch.eye(latent))
+            self.linear.bias.zero_()
+
+    def forward(self, z: Tensor) -> TorchDistribution:
+        """p(z_t | z_{t-1}), from z_{t-1} (..., D)."""
+        gate, h = self.gate(z), self.proposal(z)
+        mean = torch.lerp(self.linear(z), h, gate)
+        return DiagonalNormal(mean, softplus(self.spread(h.relu())).sqrt(), validate_args=False)
+
+
+class DKF(DVAE):
+    r"""The deep Kalman filter (deep Markov model): a state space model with networks for its maps.
+
+    .. math::
+        z_t \mid z_{t-1} &\sim \mathcal N(μ_θ(z_{t-1}), \operatorname{diag} σ_θ^2(z_{t-1})) \\
+        x_t \mid z_t &\sim \mathcal N_c(0, \operatorname{diag} v_θ(z_t))
+
+    with z_0 = 0 and the :class:`GatedTransition`. The exact posterior of z_t depends on z_{t-1} and
+    x_{t:T}.
+
+    Args:
+        observed: F. latent: D. hidden: sets the sizes of the decoder's tanh layers, a quarter to
+            twice of it; or dense: these sizes.
+        squashed: as of :class:`GatedTransition`.
+        data: kind of data, see :mod:`pyrodvae.observations`.
+
+    Source: Krishnan, Shalit & Sontag, *Deep Kalman Filters* (2015), and *Structured Inference
+    Networks for Nonlinear State Space Models* (2017).
+    """
+
+    feedback: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        observed: int = 513,
+        latent: int = 16,
+        hidden: int = 128,
+        *,
+        dense: Sequence[int] | None = None,
+        squashed: bool = False,
+        data: str = "speech",
+    ) -> None:
+        super().__init__(observed, latent, data)
+        sizes = [*dense] if dense is not None else [max(1, hidden * k // 4) for k in (1, 2, 4, 8)]
+        self.config |= {"dense": sizes, "squashed": squashed}
+        self.gated = GatedTransition(latent, squashed)
+        self.decoder = mlp([latent, *sizes])
+        self.head = make_head(data, [latent, *sizes][-1], observed)
+
+    def transition(self, z_prev: Tensor, x_prev: Tensor | None, memo: Any) -> Step:
+        """p(z_t | z_{t-1})."""
+        return self.gated(z_prev), memo
+
+    def emission(self, z: Tensor, x_prev: Tensor | None, memo: Any) -> Step:
+        """p(x_t | z_t)."""
+        return self.head(self.decoder(z)), memo
+
+
+class DKFGuide(Guide):
+    r"""The encoder of the DKF's paper: what is to come, and the state before.
+
+    .. math::
+        \overleftarrow g_t &= \overleftarrow{\mathrm{LSTM}}(\mathrm{MLP}(x_{t:T})) \\
+        g_t &= \tfrac12 (\mathrm{MLP}(z_{t-1}) + \overleftarrow g_t) \\
+        q(z_t \mid z_{t-1}, x_{t:T}) &= \mathcal N(μ(g_t), \operatorname{diag} σ^2(g_t))
+
+    Args:
+        model: the DKF. sees: what the paper lets it see.
+        hidden: H of the LSTM, and in proportion to it the sizes of the dense layers, unless given:
+        before, z_before, after: sizes of dense tanh layers on x, on z, and on g.
+        layers: of the LSTM.
+        both: an LSTM in both directions (the mean is then over three terms), which sees x_{1:T}.
+
+    Source: Krishnan, Shalit & Sontag (2017), "DKS"; sizes of the published speech weights.
+    """
+
+    def __init__(
+        self,
+        model: DVAE,
+        sees: Sees,
+        hidden: int = 128,
+        *,
+        layers: int = 1,
+        before: Sequence[int] | None = None,
+        z_before: Sequence[int] | None = None,
+        after: Sequence[int] | None = None,
+        both: bool = False,
+    ) -> None:
+        super().__init__(model, replace(sees, x_past=both or sees.x_past))
+        before = [2 * hidden] if before is None else [*before]
+        z_before = [max(1, hidden // 4)] if z_before is None else [*z_before]
+        after = [max(1, hidden // 4)] if after is None else [*after]
+        self.config = {"hidden": hidden, "layers": layers, "both": both}
+        self.config |= {"before": before, "z_before": z_before, "after": after}
+        self.dense = mlp([model.observed, *before])
+        direction: Direction = "both" if both else "backward"
+        self.summary = Summary([model.observed, *before][-1], hidden, direction, layers)
+        self.from_z = mlp([model.latent, *z_before, hidden])
+        self.combined = mlp([hidden, *after])
+        self.head = nn.Linear([hidden, *after][-1], 2 * model.latent)
+
+    def context(self, x: Tensor, lengths: Tensor | None, shared: Any) -> Tensor:
+        """What x_{t:T} says, already divided by the number of terms of the mean."""
+        g = self.summary(self.dense(self.read(x)), lengths)
+        return sum(g.chunk(2, -1)) / 3 if self.config["both"] else g / 2
+
+    def conditional(self, z_prev: Tensor, context: Tensor | None, memo: Any) -> Step:
+        """q(z_t | z_{t-1}, x_{t:T}) on a window."""
+        assert context is not None
+        weight = 1 / 3 if self.config["both"] else 1 / 2
+        g = torch.add(context, self.from_z(z_prev), alpha=weight)
+        return gaussian(self.head(self.combined(g))), memo
