@@ -22,6 +22,7 @@ from pyrodvae.dvae import DVAE
 from pyrodvae.guides import Guide
 from pyrodvae.models import MODELS
 from pyrodvae.objective import elbo
+from pyrodvae.once import Once
 from pyrodvae.program import Program, local_parameters
 
 
@@ -79,7 +80,7 @@ def race(key: str, rounds: int, sites: bool) -> dict[str, list[float]]:
         for name, loss in contestants.items():
             batch = x.clone()  # new to everyone, as in training
             start = time.perf_counter()
-            with local_parameters():
+            with local_parameters(), Once():  # as the trainer does
                 optimiser.zero_grad()
                 loss(batch).backward()
                 optimiser.step()

@@ -90,7 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser("pyrodvae", description=purpose)
     parser.add_argument("--version", action="version", version=f"pyrodvae {__version__}")
     kinds = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_enhance, _train, _resynthesize, _generate, _evaluate, _score, _list):
+    for add in (_enhance, _train, _resynthesize, _generate, _evaluate, _score, _import, _list):
         add(kinds)
     return parser
 
@@ -189,6 +189,17 @@ def _score(kinds: Any) -> None:
     p.add_argument("estimate", metavar="ESTIMATE")
     _metrics(p)
     p.add_argument("--json", action="store_true", help="as JSON; what cannot be computed is null")
+
+
+def _import(kinds: Any) -> None:
+    help, example = "make a run of published weights", "RVAE_final.pt --config config.ini -o wsj_rvae"
+    p = _command(kinds, "import-weights", commands.run_import, help, example)
+    p.add_argument(
+        "file", type=Path, metavar="FILE", help="a state dict of one of the public implementations"
+    )
+    p.add_argument("--config", type=Path, metavar="FILE", help="the .ini file that belongs to it")
+    _output(p, "the folder of the run to write")
+    p.add_argument("--force", action="store_true", help="replace a run that is there")
 
 
 def _list(kinds: Any) -> None:

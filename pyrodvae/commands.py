@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from pyrodvae import whole
 from pyrodvae.audio import AudioError, read_audio
 from pyrodvae.audio_writer import format_of, write_audio
 from pyrodvae.engines import ENGINES, Engine
@@ -22,12 +23,13 @@ from pyrodvae.files import Transform, enhancing, plan, resynthesizing, transform
 from pyrodvae.guides import GUIDES
 from pyrodvae.metrics import score
 from pyrodvae.models import MODELS
+from pyrodvae.published import import_weights
 from pyrodvae.settings import apply, describe
 from pyrodvae.synthesis import generate
 from pyrodvae.train import train
 from pyrodvae.trainer import TrainConfig
 from pyrodvae.trials import clean_speech, mixtures, pairs
-from pyrodvae.weights import SHIPPED, WEIGHTS, Run, load_run
+from pyrodvae.weights import SHIPPED, WEIGHTS, Run, load_run, parameters, save_run
 
 
 def log(text: str) -> None:
@@ -128,6 +130,18 @@ def run_score(options: Namespace) -> int:
         for name, (value, why) in found.items():
             print(f"{name:<10}{value:8.3f}  {why}".rstrip())
     return int(all(math.isnan(value) for value, _ in found.values()))
+
+
+def run_import(options: Namespace) -> int:
+    """Write a run of published weights."""
+    out = Path(options.out)
+    if (out / WEIGHTS).exists() and not options.force:
+        raise ValueError(f"{out} already holds a run: add --force to replace it.")
+    run = import_weights(options.file, options.config)
+    whole.make_folder(out)
+    save_run(out, run.model, run.guide, run.card)
+    print(f"{out}: {run.card['model']}, {sum(p.numel() for p in parameters(run))} parameters")
+    return 0
 
 
 def run_list(options: Namespace) -> int:

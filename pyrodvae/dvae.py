@@ -10,10 +10,10 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from pyrodvae.distributions import Rollout, Step, select_frames
 from pyrodvae.nets import frame_mask, shift
 from pyrodvae.observations import DATA, Features, Head, check_data
 from pyrodvae.program import Program
+from pyrodvae.rollout import Rollout, Step, select_frames
 
 BATCH = "batch"
 """Name of the plate over independent sequences."""

@@ -12,11 +12,11 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from pyrodvae.distributions import Rollout, Step
 from pyrodvae.dvae import BATCH, DVAE, SEGMENT, check_sequences, fit_statistics
 from pyrodvae.nets import Direction, Memory, Summary, frame_mask, gaussian, mlp
 from pyrodvae.observations import make_features
 from pyrodvae.program import Program
+from pyrodvae.rollout import Rollout, Step
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from pyrodvae.models.transformer import TransformerDVAE, TransformerGuide
 from pyrodvae.models.vrnn import VRNN, VRNNGuide
 
 PAPER: dict[type[DVAE], tuple[type[Guide], Sees]] = {
-    Kalman: (KalmanGuide, Sees(z_past="previous", x_future=True)),
     VAE: (RecurrentGuide, Sees()),
+    Kalman: (KalmanGuide, Sees(z_past="previous", x_future=True)),
     DKF: (DKFGuide, Sees(z_past="previous", x_future=True)),
     STORN: (STORNGuide, Sees(x_past=True)),
     VRNN: (VRNNGuide, Sees(z_past="all", x_past=True)),

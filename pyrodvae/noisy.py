@@ -27,7 +27,8 @@ class NoisySpeech(Program):
         gain: g (B, T, 1), or None for one throughout.
 
     Raises:
-        ValueError: the speech model feeds clean frames back, which are not observed here.
+        ValueError: the speech model feeds clean frames back, which are not observed here, or has a
+            segment latent, which engines do not draw.
 
     Source: Leglaive et al. 2020; the gain, Leglaive, Girin & Horaud 2018.
     """
@@ -38,6 +39,11 @@ class NoisySpeech(Program):
             raise ValueError(
                 f"{type(speech).__name__} feeds clean speech frames back into the model, and under "
                 "noise they are not observed."
+            )
+        if speech.segment:
+            raise ValueError(
+                f"{type(speech).__name__} has a segment latent w beside its path z, and engines draw z "
+                "alone: enhance with a model that has none."
             )
         self.speech = speech.requires_grad_(False)
         self.noise = noise

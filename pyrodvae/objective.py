@@ -12,10 +12,11 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyrodvae.distributions import Rollout
 from pyrodvae.dvae import BATCH, DVAE
 from pyrodvae.guide import Guide
+from pyrodvae.once import Once
 from pyrodvae.program import local_parameters
+from pyrodvae.rollout import Rollout
 
 
 class KLWeight(Messenger):
@@ -48,7 +49,7 @@ def traces(
     model: DVAE, guide: Guide, x: Tensor, lengths: Tensor | None = None
 ) -> tuple[poutine.Trace, poutine.Trace]:
     """One run of the guide, and one of the model on the latents that it drew."""
-    with local_parameters():
+    with local_parameters(), Once():
         q = poutine.trace(guide).get_trace(x, lengths)
         return q, poutine.trace(poutine.replay(model, trace=q)).get_trace(x, lengths)
 

@@ -27,10 +27,20 @@ class Target:
     args: tuple[Any, ...]
 
     def log_joint(self, z: Tensor) -> Tensor:
-        """log p(x, z) in nats for draws z (S, B, T, D): (S, B), one density per chain and sequence."""
+        """log p(x, z) in nats for draws z (S, B, T, D): (S, B), one density per chain and sequence.
+
+        Raises:
+            ValueError: a further latent, which would be drawn anew each time: condition the model on it.
+        """
         with local_parameters():
             trace = poutine.trace(poutine.condition(self.model, {"z": z})).get_trace(*self.args)
         sites = [s for s in trace.nodes.values() if s["type"] == "sample" and s["name"] != "batch"]
+        for s in sites:
+            if not s["is_observed"]:
+                raise ValueError(
+                    f"The density is that of z alone, and the model has a latent '{s['name']}' besides: "
+                    "condition the model on a value of it."
+                )
         total: Tensor = sum(s["fn"].log_prob(s["value"]) for s in sites)  # type: ignore[assignment,attr-defined]
         return total
 

@@ -15,9 +15,9 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrodvae.audio import Waveform
-from pyrodvae.distributions import Rollout
 from pyrodvae.objective import density, latents, traces
 from pyrodvae.program import local_parameters
+from pyrodvae.rollout import Rollout
 from pyrodvae.settings import check_seed
 from pyrodvae.signal import resample
 from pyrodvae.weights import Run

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from pyrodvae.dvae import DVAE
 from pyrodvae.guide import Guide
 from pyrodvae.objective import KLWeight, elbo, find_nan, terms
+from pyrodvae.once import Once
 from pyrodvae.program import local_parameters
 from pyrodvae.settings import check_seed
 from pyrodvae.whole import briefly, save
@@ -150,7 +151,7 @@ class Trainer:
         lengths = None if lengths is None else lengths.to(self.device)
         frames = x.shape[0] * x.shape[1] if lengths is None else int(lengths.sum())
         self.optimiser.zero_grad()
-        with local_parameters(), KLWeight(beta):
+        with local_parameters(), KLWeight(beta), Once():
             loss = self.loss(x, lengths) / frames
         loss.backward()
         value = float(loss.detach())

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 from toys import errors
 
-from pyrodvae.distributions import ComplexNormal, DiagonalNormal, Rollout, join_frames, power, select_frames
+from pyrodvae.distributions import ComplexNormal, DiagonalNormal, power
+from pyrodvae.rollout import Rollout, join_frames, select_frames
 
 # --- the complex Gaussian
 

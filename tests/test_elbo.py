@@ -7,7 +7,7 @@ import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
-from toys import PAIRS, errors, make, spectra
+from toys import PAIRS, data, errors, make, spectra
 
 from pyrodvae.models import MODELS
 from pyrodvae.objective import KLWeight, elbo, terms
@@ -129,7 +129,7 @@ def test_beta_multiplies_a_scale_that_is_there_already() -> None:
 @pytest.mark.parametrize("key", MODELS)
 def test_statistics_make_the_start_better(key: str) -> None:
     m, g = make(key)
-    x = spectra() * torch.logspace(-3, 1, 5)
+    x = data(m) * torch.logspace(-3, 1, 5)
     before = -terms(m, g, x)[0].sum()
     m.fit_statistics(x)
     g.fit_statistics(x)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pyro import poutine
 from small_runs import save_small_run, sound
 from toys import PAIRS, F, make, spectra
 
 from pyrodvae import examples
 from pyrodvae.audio import read_audio
+from pyrodvae.dvae import SEGMENT
 from pyrodvae.metrics import si_sdr
-from pyrodvae.synthesis import generate, mean_path, reconstruct, resynthesize
+from pyrodvae.synthesis import Means, generate, mean_path, reconstruct, resynthesize
 from pyrodvae.weights import load_run
 
 
@@ -25,10 +27,11 @@ def test_the_mean_path_is_a_fixed_point(model: str, guide: str) -> None:
     """Each frame of it is the mean of its conditional given the frames before it, and no draw is."""
     _, g = make(model, guide)
     x = spectra()
-    q = g.posterior(x)
+    w = g.begin(x, None)
+    q = g.posterior(x, shared=w)
     z = mean_path(q)
     torch.testing.assert_close(q.along(z).mean, z, rtol=1e-12, atol=1e-12)
-    assert torch.equal(z, mean_path(g.posterior(x)))
+    assert torch.equal(z, mean_path(g.posterior(x, shared=w)))
     draw = q.rsample()
     assert (q.along(draw).mean - draw).abs().max() > 0.1
 
@@ -39,9 +42,12 @@ def test_reconstruction_has_the_decoder_s_magnitude_and_its_own_phase(model: str
     s = spectra()
     s[0, 2, :3] = 0
     pair = type("Pair", (), {"model": m, "guide": g})
-    with torch.no_grad():
-        z = mean_path(g.posterior(s))
-        v = m.likelihood(z, s, m.prior(s)).variance
+    with torch.no_grad(), Means():
+        w = g.begin(s, None)
+        with poutine.condition(data={SEGMENT: w}):
+            memo = m.begin(len(s))
+        z = mean_path(g.posterior(s, shared=w))
+        v = m.likelihood(z, s, m.prior(s, memo=memo)).variance
     back = reconstruct(pair, s)
     heard = s.abs() > 0
     assert back.shape == s.shape == (*v.shape[:-1], F)
@@ -86,3 +92,9 @@ def test_generated_sound(run, seconds: float) -> None:
 def test_lengths_that_cannot_be(run, seconds: float) -> None:
     with pytest.raises(ValueError, match=r"at least 0\.064 seconds, not "):
         generate(run, seconds)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31, 0.5])
+def test_seeds_that_cannot_be(run, seed: float) -> None:
+    with pytest.raises(ValueError, match=f"from 0 to 2147483647, not {seed}"):
+        generate(run, 0.5, seed)

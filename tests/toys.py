@@ -10,7 +10,6 @@ import torch
 from pyro.distributions import Normal
 from torch import Tensor, nn
 
-from pyrodvae.distributions import Step
 from pyrodvae.dvae import DVAE, SEGMENT
 from pyrodvae.guides import GUIDES, PAPER, Guide, make_guide
 from pyrodvae.models import MODELS, Kalman
@@ -18,6 +17,7 @@ from pyrodvae.nets import Memory, join, standard_normal
 from pyrodvae.noise import NMFNoise
 from pyrodvae.noisy import NoisySpeech
 from pyrodvae.observations import DATA, LogSpectrum, SpectrumHead
+from pyrodvae.rollout import Step
 
 F, D, H, T, B = 5, 2, 4, 6, 3
 

@@ -15,8 +15,8 @@ from pyrodvae.models.vae import VAE
 from pyrodvae.models.vrnn import VRNN
 
 MODELS: dict[str, type[DVAE]] = {
-    "kalman": Kalman,
     "vae": VAE,
+    "kalman": Kalman,
     "dkf": DKF,
     "storn": STORN,
     "vrnn": VRNN,

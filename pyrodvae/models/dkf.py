@@ -11,11 +11,12 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pyrodvae.distributions import DiagonalNormal, Step
+from pyrodvae.distributions import DiagonalNormal
 from pyrodvae.dvae import DVAE
 from pyrodvae.guide import Guide, Sees
 from pyrodvae.nets import Direction, Summary, gaussian, mlp
 from pyrodvae.observations import make_head
+from pyrodvae.rollout import Step
 
 
 class GatedTransition(nn.Module):
@@ -23,7 +24,7 @@ class GatedTransition(nn.Module):
 
     .. math::
         g &= σ(\mathrm{MLP}(z)), \qquad h = \mathrm{MLP}(z) \\
-        μ &= (1 - g) \odot (W z + b) + g \odot h, \qquad σ^2 = \mathrm{softplus}(\mathrm{Linear}(\mathrm{ReLU}(h)))
+        μ &= (1 - g) \odot (W z + b) + g \odot h, \qquad σ^2 = \mathrm{softplus}(W' \mathrm{ReLU}(h) + b')
 
     Args:
         latent: D.
@@ -62,8 +63,7 @@ class DKF(DVAE):
     x_{t:T}.
 
     Args:
-        observed: F. latent: D. hidden: sets the sizes of the decoder's tanh layers, a quarter to
-            twice of it; or dense: these sizes.
+        observed: F. latent: D. hidden: size of the decoder's tanh layer; or dense: the sizes of several.
         squashed: as of :class:`GatedTransition`.
         data: kind of data, see :mod:`pyrodvae.observations`.
 
@@ -84,7 +84,7 @@ class DKF(DVAE):
         data: str = "speech",
     ) -> None:
         super().__init__(observed, latent, data)
-        sizes = [*dense] if dense is not None else [max(1, hidden * k // 4) for k in (1, 2, 4, 8)]
+        sizes = [hidden] if dense is None else [*dense]
         self.config |= {"dense": sizes, "squashed": squashed}
         self.gated = GatedTransition(latent, squashed)
         self.decoder = mlp([latent, *sizes])
@@ -109,8 +109,9 @@ class DKFGuide(Guide):
 
     Args:
         model: the DKF. sees: what the paper lets it see.
-        hidden: H of the LSTM, and in proportion to it the sizes of the dense layers, unless given:
-        before, z_before, after: sizes of dense tanh layers on x, on z, and on g.
+        hidden: H of the LSTM.
+        before, z_before, after: sizes of dense tanh layers on x, on z (one of H / 4 unless given), and on
+            g. A narrow layer after g costs far more than it saves.
         layers: of the LSTM.
         both: an LSTM in both directions (the mean is then over three terms), which sees x_{1:T}.
 
@@ -124,17 +125,15 @@ class DKFGuide(Guide):
         hidden: int = 128,
         *,
         layers: int = 1,
-        before: Sequence[int] | None = None,
+        before: Sequence[int] = (),
         z_before: Sequence[int] | None = None,
-        after: Sequence[int] | None = None,
+        after: Sequence[int] = (),
         both: bool = False,
     ) -> None:
         super().__init__(model, replace(sees, x_past=both or sees.x_past))
-        before = [2 * hidden] if before is None else [*before]
         z_before = [max(1, hidden // 4)] if z_before is None else [*z_before]
-        after = [max(1, hidden // 4)] if after is None else [*after]
         self.config = {"hidden": hidden, "layers": layers, "both": both}
-        self.config |= {"before": before, "z_before": z_before, "after": after}
+        self.config |= {"before": [*before], "z_before": z_before, "after": [*after]}
         self.dense = mlp([model.observed, *before])
         direction: Direction = "both" if both else "backward"
         self.summary = Summary([model.observed, *before][-1], hidden, direction, layers)

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, NamedTuple
 import pyro
 from torch import Tensor, nn
 
-from pyrodvae.distributions import Step
 from pyrodvae.dvae import DVAE, SEGMENT
 from pyrodvae.guide import Guide, Sees, SegmentEncoder
 from pyrodvae.nets import Memory, State, Summary, gaussian, join, mlp, standard_normal
 from pyrodvae.observations import make_head
+from pyrodvae.rollout import Step
 
 
 class Past(NamedTuple):

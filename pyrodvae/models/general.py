@@ -8,11 +8,11 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pyrodvae.distributions import Step
 from pyrodvae.dvae import DVAE
 from pyrodvae.guide import Guide, Sees
 from pyrodvae.nets import Memory, State, Summary, gaussian, join, mlp, shift
 from pyrodvae.observations import make_features, make_head
+from pyrodvae.rollout import Step
 
 
 class Past(NamedTuple):
@@ -23,7 +23,7 @@ class Past(NamedTuple):
 
 
 class GeneralDVAE(DVAE):
-    r"""The whole family in its simplest form: no dependency is left out.
+    r"""The general dynamical VAE: one recursion for prior and emission, and no arrow left out.
 
     .. math::
         h_t &= \tanh(W [x_{t-1}, z_{t-1}] + U h_{t-1} + b) \\

@@ -10,11 +10,12 @@ from pyro.nn import PyroParam
 from torch import Tensor, nn
 from torch.distributions import constraints, kl_divergence, register_kl, transform_to
 
-from pyrodvae.distributions import DiagonalNormal, Step
+from pyrodvae.distributions import DiagonalNormal
 from pyrodvae.dvae import DVAE
 from pyrodvae.guide import Guide, Sees
 from pyrodvae.kalman import LinearGaussian, scan
 from pyrodvae.nets import frame_mask
+from pyrodvae.rollout import Step
 
 
 class Kalman(DVAE):

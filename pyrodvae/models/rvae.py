@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from pyrodvae.distributions import Step
 from pyrodvae.dvae import DVAE
 from pyrodvae.nets import Memory, Summary, mlp, standard_normal
 from pyrodvae.observations import make_head
+from pyrodvae.rollout import Step
 
 
 class RVAE(DVAE):

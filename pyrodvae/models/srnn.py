@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pyrodvae.distributions import Rollout, Step
 from pyrodvae.dvae import DVAE
 from pyrodvae.guide import Guide, Sees
 from pyrodvae.nets import Memory, Summary, gaussian, join, mlp
 from pyrodvae.observations import DATA, make_features, make_head
 from pyrodvae.once import once
+from pyrodvae.rollout import Rollout, Step
 
 
 class Past(NamedTuple):

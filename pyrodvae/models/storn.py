@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from pyrodvae.distributions import Step
 from pyrodvae.dvae import DVAE
 from pyrodvae.guide import Guide, Sees
 from pyrodvae.nets import Memory, Summary, gaussian, join, mlp, standard_normal
 from pyrodvae.observations import make_features, make_head
+from pyrodvae.rollout import Step
 
 
 class STORN(DVAE):

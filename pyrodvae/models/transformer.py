@@ -7,11 +7,11 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from pyrodvae.attention import AttentionMemory, AttentionSummary, Cache
-from pyrodvae.distributions import Step
 from pyrodvae.dvae import DVAE
 from pyrodvae.guide import Guide, Sees
 from pyrodvae.nets import gaussian
 from pyrodvae.observations import make_head
+from pyrodvae.rollout import Step
 
 
 class Past(NamedTuple):
@@ -22,7 +22,7 @@ class Past(NamedTuple):
 
 
 class TransformerDVAE(DVAE):
-    r"""Prior and emission by causal self-attention over the latent path.
+    r"""The attentive dynamical VAE: prior and emission read the latent path by causal self-attention.
 
     .. math::
         z_t \mid z_{<t} &\sim \mathcal N(μ_θ(a_t), \operatorname{diag} σ_θ^2(a_t)),

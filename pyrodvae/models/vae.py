@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from pyrodvae.distributions import Step
 from pyrodvae.dvae import DVAE
 from pyrodvae.nets import mlp, standard_normal
 from pyrodvae.observations import make_head
+from pyrodvae.rollout import Step
 
 
 class VAE(DVAE):

@@ -65,6 +65,11 @@ def make_pair(
         raise WeightsError(str(error)) from error
 
 
+def parameters(run: Run) -> list[torch.nn.Parameter]:
+    """Those of model and guide; what the two share counts once."""
+    return [*run.model.parameters(), *run.guide.parameters()]
+
+
 def save_run(folder: Path, model: DVAE, guide: Guide, card: dict[str, Any]) -> None:
     """Write weights and card into a folder, each in one step (a crash leaves the old one whole)."""
     folder.mkdir(parents=True, exist_ok=True)
