@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from pyrodvae.dvae import DVAE
 from pyrodvae.guide import Guide
+from pyrodvae.models.srnn import SRNN
 from pyrodvae.objective import KLWeight, elbo, find_nan, terms
 from pyrodvae.once import Once
 from pyrodvae.program import local_parameters
@@ -55,6 +56,8 @@ class TrainConfig:
         denoise_db: how far the recordings' own noise is turned down.
         hidden: H of the model and of its guide.
         latent: D.
+        own_from, own_until: epochs between which an SRNN's share of its own output rises from 0 to 1
+            (scheduled sampling); until 0 it always reads the true frames.
         seed: of weights, crops and draws.
         start: weights to start from, of the same model, guide and sizes: a key of shipped weights, or
             the folder of a run. The spectrum's statistics are theirs, too.
@@ -73,6 +76,8 @@ class TrainConfig:
     denoise_db: float = 0.0
     hidden: int = 128
     latent: int = 16
+    own_from: int = 0
+    own_until: int = 0
     seed: int = 0
     start: str = ""
 
@@ -80,9 +85,11 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "frames", "learning_rate", "clip", "hidden", "latent"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be more than 0, not {getattr(self, name)}.")
-        for name in ("beta", "warmup", "patience", "gain_db", "denoise_db"):
+        for name in ("beta", "warmup", "patience", "gain_db", "denoise_db", "own_from"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} cannot be negative: {getattr(self, name)}.")
+        if self.own_until and self.own_until <= self.own_from:
+            raise ValueError(f"own_until ({self.own_until}) has to come after own_from ({self.own_from}).")
         check_seed(self.seed)
 
 
@@ -122,6 +129,8 @@ class Trainer:
         config: TrainConfig,
         device: str = "cpu",
     ) -> None:
+        if config.own_until and not isinstance(model, SRNN):
+            raise ValueError(f"own_until is for an SRNN: no {type(model).__name__} reads its own output.")
         self.model, self.guide = model.to(device), guide.to(device)
         self.train, self.validation, self.config = train, validation, config
         self.device = device
@@ -140,6 +149,11 @@ class Trainer:
         """The weight of the KL term in an epoch."""
         warmup = self.config.warmup
         return self.config.beta * (min(1.0, epoch / warmup) if warmup else 1.0)
+
+    def own_share(self, epoch: int) -> float:
+        """How often an SRNN reads its own output in an epoch."""
+        first, last = self.config.own_from, self.config.own_until
+        return min(1.0, max(0.0, (epoch - first) / (last - first))) if last else 0.0
 
     def step(self, x: Tensor, lengths: Tensor | None, beta: float, where: str) -> float:
         """One gradient step on a batch; the loss in nats per frame.
@@ -170,6 +184,8 @@ class Trainer:
         seed = self.config.seed * 1_000_003 + self.epoch
         torch.manual_seed(seed)
         beta, total = self.beta(self.epoch), 0.0
+        if isinstance(self.model, SRNN) and self.config.own_until:
+            self.model.own_share = self.own_share(self.epoch)
         bar = tqdm(
             self.train.epoch(seed),
             total=self.train.batches,
@@ -189,14 +205,15 @@ class Trainer:
             "val_loss": nll + self.config.beta * kl,
         }
         self.history.append(row)
-        if row["val_loss"] < self.best[0]:
+        # Until it reads its own output throughout, an SRNN is another model every epoch: the last counts.
+        if row["val_loss"] < self.best[0] or self.epoch <= self.config.own_until > 0:
             self.best = (row["val_loss"], self.epoch)
         self.epoch += 1
         return row
 
     def finished(self) -> bool:
         """Whether all epochs are done, or none has been better for too long."""
-        stale = self.epoch - 1 - max(self.best[1], self.config.warmup)
+        stale = self.epoch - 1 - max(self.best[1], self.config.warmup, self.config.own_until)
         return self.epoch >= self.config.epochs or stale >= self.config.patience
 
     def settings(self) -> dict[str, Any]:

@@ -213,3 +213,21 @@ def test_a_front_end_that_does_not_fit_is_no_start(
     monkeypatch.setattr("pyrodvae.train.STFT", lambda: replace(TINY, hop=64))
     with pytest.raises(WeightsError, match="its hop is 32, and 64 is asked for"):
         fit(corpus, tmp_path / "run", start=str(uninterrupted))
+
+
+def test_scheduled_sampling_ends_in_a_model_on_its_own(corpus: Path, tmp_path: Path, small) -> None:
+    """The share rises from 0 to 1; only epochs on its own are compared, and the card keeps the share."""
+    t = fit(corpus, tmp_path / "run", "srnn", own_from=1, own_until=3, epochs=5)
+    assert [t.own_share(epoch) for epoch in range(5)] == [0, 0, 0.5, 1, 1]
+    assert t.best[1] >= 3
+    run = load_run(tmp_path / "run")
+    assert run.model.own_share == 1
+    assert not run.model.feedback
+    for settings, sentence in (
+        ({"own_from": 3, "own_until": 3}, "has to come after"),
+        ({"own_from": -1}, "cannot be negative"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            fit(corpus, tmp_path / "no", "srnn", **settings)
+    with pytest.raises(ValueError, match="no VAE reads its own output"):
+        fit(corpus, tmp_path / "vae", "vae", own_until=2)

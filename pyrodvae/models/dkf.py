@@ -33,17 +33,18 @@ class GatedTransition(nn.Module):
 
     def __init__(self, latent: int, squashed: bool = False) -> None:
         super().__init__()
-        self.gate = nn.Sequential(
-            nn.Linear(latent, latent), nn.ReLU(), nn.Linear(latent, latent), nn.Sigmoid()
-        )
+        shut = nn.Linear(latent, latent)
+        self.gate = nn.Sequential(nn.Linear(latent, latent), nn.ReLU(), shut, nn.Sigmoid())
         self.proposal = nn.Sequential(nn.Linear(latent, latent), nn.ReLU(), nn.Linear(latent, latent))
         if squashed:
             self.proposal.append(nn.Sigmoid())
         self.linear = nn.Linear(latent, latent)
         self.spread = nn.Linear(latent, latent)
-        with torch.no_grad():  # the state stays where it is until something is learned
-            self.linear.weight.copy_(torch.eye(latent))
+        with torch.no_grad():  # until something is learned the state decays slowly, the gate nearly shut
+            self.linear.weight.copy_(0.9 * torch.eye(latent))
             self.linear.bias.zero_()
+            self.spread.bias.fill_(-1.0)
+            shut.bias.fill_(-2.0)
 
     def forward(self, z: Tensor) -> TorchDistribution:
         """p(z_t | z_{t-1}), from z_{t-1} (..., D)."""
@@ -63,7 +64,8 @@ class DKF(DVAE):
     x_{t:T}.
 
     Args:
-        observed: F. latent: D. hidden: size of the decoder's tanh layer; or dense: the sizes of several.
+        observed: F. latent: D. hidden: half the size of the decoder's tanh layer; or dense: the
+            sizes of several.
         squashed: as of :class:`GatedTransition`.
         data: kind of data, see :mod:`pyrodvae.observations`.
 
@@ -84,7 +86,7 @@ class DKF(DVAE):
         data: str = "speech",
     ) -> None:
         super().__init__(observed, latent, data)
-        sizes = [hidden] if dense is None else [*dense]
+        sizes = [2 * hidden] if dense is None else [*dense]
         self.config |= {"dense": sizes, "squashed": squashed}
         self.gated = GatedTransition(latent, squashed)
         self.decoder = mlp([latent, *sizes])
@@ -140,6 +142,9 @@ class DKFGuide(Guide):
         self.from_z = mlp([model.latent, *z_before, hidden])
         self.combined = mlp([hidden, *after])
         self.head = nn.Linear([hidden, *after][-1], 2 * model.latent)
+        with torch.no_grad():
+            # g is the mean of two bounded terms: from torch's start, the head takes an age to spread z.
+            self.head.weight.mul_(4)
 
     def context(self, x: Tensor, lengths: Tensor | None, shared: Any) -> Tensor:
         """What x_{t:T} says, already divided by the number of terms of the mean."""
