@@ -153,6 +153,7 @@ def _generate(kinds: Any) -> None:
     _output(p, "the file to write")
     p.add_argument("--force", action="store_true", help="replace the file if it exists")
     p.add_argument("--seconds", type=float, default=3.0, metavar="S", help="length (3)")
+    p.add_argument("--plot", metavar="PNG", help="also a picture of its spectrogram")
     _seed(p, 0)
 
 

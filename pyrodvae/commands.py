@@ -23,6 +23,7 @@ from pyrodvae.files import Transform, enhancing, plan, resynthesizing, transform
 from pyrodvae.guides import GUIDES
 from pyrodvae.metrics import score
 from pyrodvae.models import MODELS
+from pyrodvae.plots import plot_spectrogram
 from pyrodvae.published import import_weights
 from pyrodvae.settings import apply, describe
 from pyrodvae.synthesis import generate
@@ -54,7 +55,11 @@ def run_generate(options: Namespace) -> int:
     if Path(options.out).exists() and not options.force:
         raise ValueError(f"{options.out} exists: add --force to replace it.")
     run = load_run(options.model)
-    write_audio(options.out, generate(run, options.seconds, options.seed), run.stft.sample_rate)
+    sound = generate(run, options.seconds, options.seed)
+    write_audio(options.out, sound, run.stft.sample_rate)
+    if options.plot:
+        title = f"{run.card['model']}, seed {options.seed}"
+        plot_spectrogram(run.stft(torch.from_numpy(sound))[0], options.seconds, title, options.plot)
     return 0
 
 

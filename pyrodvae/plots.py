@@ -70,6 +70,19 @@ def plot_enhanced(result: Any, path: str | Path | None = None) -> Any:
     return figure
 
 
+def plot_spectrogram(s: Any, seconds: float, title: str, path: str | Path) -> None:
+    """A picture of one spectrogram (T, F), complex, written in one step."""
+    figure = new_figure(7, 2.8)
+    axis = figure.subplots()
+    magnitude = s.abs().cpu()
+    image = spectrogram(axis, magnitude, seconds, float(decibel(magnitude).max()))
+    axis.set_title(title)
+    figure.colorbar(image, label="dB")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    save(Path(path), picture.getvalue())
+
+
 def decibel(magnitude: Any) -> Any:
     """20 log10, floored at -120 dB."""
     return 20 * magnitude.clamp(min=1e-6).log10()
