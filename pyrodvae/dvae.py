@@ -55,6 +55,9 @@ class DVAE(Program):
     segment: int = 0
     """W, the size of the segment latent w that :meth:`begin` samples; 0 where there is none."""
 
+    speech: ClassVar[bool] = True
+    """Whether it can model spectra; where it cannot, it is for real vectors alone."""
+
     z_0: Tensor
 
     def __init__(self, observed: int, latent: int, data: str = "speech") -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from pyrodvae.data import Corpus, Crops, load, scan
 from pyrodvae.dvae import DVAE
 from pyrodvae.guide import Guide
+from pyrodvae.models import MODELS
 from pyrodvae.nets import frame_mask
 from pyrodvae.signal import STFT
 from pyrodvae.trainer import TrainConfig, Trainer, TrainingError
@@ -60,6 +61,11 @@ def train(
     val, manifest = (Path(path) if path else None for path in (val, manifest))
     check_out(out, resume)
     stft = STFT()
+    if model in MODELS and not MODELS[model].speech:
+        raise ValueError(
+            f"'{model}' is a model of real vectors, not of speech: fit it to arrays with "
+            "pyrodvae.sequences.fit (see docs/sequences.md)."
+        )
     sizes = {"observed": stft.bins, "latent": config.latent, "hidden": config.hidden}
     torch.manual_seed(config.seed)
     m, g = make_pair(model, sizes, guide, {"hidden": config.hidden})

@@ -231,3 +231,9 @@ def test_scheduled_sampling_ends_in_a_model_on_its_own(corpus: Path, tmp_path: P
             fit(corpus, tmp_path / "no", "srnn", **settings)
     with pytest.raises(ValueError, match="no VAE reads its own output"):
         fit(corpus, tmp_path / "vae", "vae", own_until=2)
+
+
+def test_a_model_of_real_vectors_is_not_trained_on_speech(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a model of real vectors, not of speech: fit it to arrays with"):
+        fit(corpus, tmp_path / "run", "kalman")
+    assert not (tmp_path / "run").exists()

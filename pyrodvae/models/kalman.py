@@ -40,6 +40,7 @@ class Kalman(DVAE):
     """
 
     feedback: ClassVar[bool] = False
+    speech: ClassVar[bool] = False
 
     Q_tril: Tensor
     R_tril: Tensor
