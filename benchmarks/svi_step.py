@@ -1,6 +1,6 @@
-"""What Pyro costs: one training step, as a program, frame by frame, and in plain torch.
+"""What Pyro costs: one training step, as a program, in plain torch, and with --sites frame by frame.
 
-All three train the same networks on the same batch in the same run; only ratios are reported.
+All of them train the same networks on the same batch in the same run; only ratios are reported.
 
     python benchmarks/svi_step.py [--model rvae dkf …] [--rounds 20] [--threads 2] [--sites]
 """

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from pyro.distributions import Normal, TorchDistribution
 from torch import Size, Tensor
-from torch.autograd.function import once_differentiable
 from torch.distributions import Independent, constraints, kl_divergence, register_kl
 from torch.distributions.utils import lazy_property
 
@@ -108,13 +107,14 @@ class _Score(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, p: Tensor, y: Tensor) -> Tensor:
         ratio = y.neg().exp_().mul_(p)
-        ctx.save_for_backward(ratio)
+        ctx.save_for_backward(p, y, ratio)
         return ratio.add(y).add_(math.log(math.pi)).neg_()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
-        (ratio,) = ctx.saved_tensors
+        p, y, ratio = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for second derivatives the ratio has to know of y
+            return None, (p * (-y).exp() - 1) * gradient
         return None, (ratio - 1).mul_(gradient)
 
 

@@ -111,7 +111,7 @@ class DVAE(Program):
             self.transition,
             self.z_0,
             x.shape[-2],
-            context=shift(x) if self.feedback else None,
+            context=shift(x, self.blank()) if self.feedback else None,
             mask=None if lengths is None else frame_mask(lengths, x.shape[-2]),
             batch_shape=x.shape[:-2],
             recursive=self.recursive,
@@ -130,9 +130,9 @@ class DVAE(Program):
         """
         if not self.causal:
             return self.emission(z, None, lengths)[0]
-        if self.recursive or self.feedback:
+        if self.recursive or self.feedback or self.segment:
             prior.along(z)
-        return self.emission(z, shift(x) if self.feedback else None, prior.memo)[0]
+        return self.emission(z, shift(x, self.blank()) if self.feedback else None, prior.memo)[0]
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The fast program: sites ``z`` and ``x``, one each for all frames.
@@ -170,7 +170,8 @@ class DVAE(Program):
             batch, frames = len(x), max(frames or 0, x.shape[1])
         if frames is None:
             raise ValueError("steps() needs either x (B, T, F) or frames=T to draw.")
-        z_t, x_t = self.z_0.expand(batch, 1, -1), self._x_0(batch)
+        z_t = self.z_0.expand(batch, 1, -1)
+        x_t = self.before_first(batch, 1) if self.feedback else None
         zs: list[Tensor] = []
         xs: list[Tensor] = []
 
@@ -197,12 +198,18 @@ class DVAE(Program):
                     observe(t, select_frames(p_x, slice(t, t + 1)))
         return torch.cat(zs, -2), torch.cat(xs, -2)
 
-    def _x_0(self, batch: int) -> Tensor | None:
-        """The frame before the first: zeros (complex where x is), or None where none is needed."""
-        if not self.feedback:
-            return None
+    def blank(self) -> Tensor | None:
+        """x_0, the frame before the first, (F,), see :meth:`Features.blank`; None for zeros."""
+        features = next((m for m in self.modules() if isinstance(m, Features)), None)
+        return None if features is None else features.blank()
+
+    def before_first(self, *shape: int) -> Tensor:
+        """x_0 as frames (*shape, F), complex where x is."""
         dtype = self.z_0.dtype.to_complex() if DATA[self.data][0].is_complex else self.z_0.dtype
-        return torch.zeros(batch, 1, self.observed, dtype=dtype, device=self.z_0.device)
+        x_0 = self.blank()
+        if x_0 is None:
+            return torch.zeros(*shape, self.observed, dtype=dtype, device=self.z_0.device)
+        return x_0.to(dtype).expand(*shape, -1)
 
     @torch.no_grad()
     def generate(self, frames: int, batch: int = 1) -> tuple[Tensor, Tensor]:

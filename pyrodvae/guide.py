@@ -156,7 +156,8 @@ class RecurrentGuide(Guide):
     :class:`SegmentEncoder` before all frames.
 
     Args:
-        model: the model. sees: what it conditions on. hidden: H.
+        model: the model. sees: what it conditions on. hidden: H; without an LSTM, the size of a dense
+            layer in place of ``before``, or 0 for none.
         layers, before: of the LSTM over x, and sizes of dense tanh layers before it.
         z_hidden, z_layers, z_before: likewise of the LSTM over z; its H is ``hidden`` unless given.
         after: sizes of dense tanh layers on the two together.
@@ -197,7 +198,7 @@ class RecurrentGuide(Guide):
                 "both" if sees.x_past and sees.x_future else "forward" if sees.x_past else "backward"
             )
             self.summary = Summary(sizes[-1], hidden, direction, layers)
-        elif not before:
+        elif hidden and not before:
             sizes += [hidden]
         self.dense = mlp(sizes)
         first, *rest = [*after, 2 * model.latent]

@@ -13,15 +13,25 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from pyrodvae.distributions import DiagonalNormal
+from pyrodvae.once import once
 
 Cell = Literal["lstm", "rnn"]
 State = list[tuple[Tensor, ...]]
 """Of each layer of a :class:`Memory`: (h, c) of an LSTM, (h,) of a plain RNN, each (N, H)."""
 
 
-def shift(x: Tensor) -> Tensor:
-    """The frame before: ``x_{t-1}`` for every t, zeros at the first; (..., T, F) → same."""
-    return nn.functional.pad(x[..., :-1, :], (0, 0, 1, 0))
+@once
+def from_start(x: Tensor, first: Tensor | None = None) -> Tensor:
+    """The frame ``first`` (F,), zeros if None, and then the frames: (..., T, F) → (..., T + 1, F)."""
+    if first is None:
+        return nn.functional.pad(x, (0, 0, 1, 0))
+    return torch.cat([first.to(x.dtype).expand(*x.shape[:-2], 1, -1), x], -2)
+
+
+@once
+def shift(x: Tensor, first: Tensor | None = None) -> Tensor:
+    """The frame before: ``x_{t-1}`` for every t, ``first`` (or zeros) at the first; (..., T, F) → same."""
+    return from_start(x[..., :-1, :], first)
 
 
 def reverse(x: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -27,14 +27,19 @@ class NoisySpeech(Program):
         gain: g (B, T, 1), or None for one throughout.
 
     Raises:
-        ValueError: the speech model feeds clean frames back, which are not observed here, or has a
-            segment latent, which engines do not draw.
+        ValueError: the speech model is of real vectors; it feeds clean frames back, which are not
+            observed here; or it has a segment latent, which engines do not draw.
 
     Source: Leglaive et al. 2020; the gain, Leglaive, Girin & Horaud 2018.
     """
 
     def __init__(self, speech: DVAE, noise: NMFNoise, gain: Tensor | None = None) -> None:
         super().__init__()
+        if speech.data == "real":
+            raise ValueError(
+                f"{type(speech).__name__} here is a model of real vectors, and noise is added to complex "
+                "spectra: take a model of speech."
+            )
         if speech.feedback:
             raise ValueError(
                 f"{type(speech).__name__} feeds clean speech frames back into the model, and under "

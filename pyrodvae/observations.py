@@ -42,6 +42,10 @@ class Features(nn.Module):
     def fit(self, x: Tensor) -> None:
         """Take scales and means from training data (..., F)."""
 
+    def blank(self) -> Tensor | None:
+        """The frame that is read before the first, (F,); None for zeros, which are silence."""
+        return None
+
 
 class LogSpectrum(Features):
     r"""The standardised log-power of each bin: what encoders of speech read.
@@ -104,6 +108,10 @@ class Standardised(Features):
         y = x.flatten(0, -2)
         self.loc.copy_(y.mean(0))
         self.scale.copy_(y.std(0).clamp(min=1e-6))
+
+    def blank(self) -> Tensor:
+        """The mean, whose features are zero: so the zero of the data's scale is nothing special."""
+        return self.loc
 
     def forward(self, x: Tensor) -> Tensor:
         """Real (..., F) → same."""

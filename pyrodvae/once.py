@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.runtime import effectful
+from pyro.poutine.runtime import am_i_wrapped, effectful
 
 once = effectful(type="once")
 """Mark a function whose result may be shared by calls with the same arguments inside :class:`Once`."""
+
+
+def tell(value: Any, function: Callable[..., Any], *arguments: Any) -> None:
+    """Inside :class:`Once`, calls of a function marked :data:`once` with these arguments give this value."""
+    if am_i_wrapped():
+        function(*arguments, obs=value)  # in Pyro's words: its value was observed
 
 
 class Once(Messenger):
@@ -30,11 +37,13 @@ class Once(Messenger):
 
     def _pyro_once(self, msg: Any) -> None:
         if (key := _key(msg)) in self._kept:
-            msg["value"] = self._kept[key][1]
+            msg["value"] = self._kept[key][-1]
 
     def _pyro_post_once(self, msg: Any) -> None:
-        self._kept[_key(msg)] = (msg["args"], msg["value"])  # while they are held, no other has their ids
+        # While the arguments are held, no others have their ids.
+        self._kept[_key(msg)] = (msg["args"], msg["kwargs"], msg["value"])
 
 
 def _key(msg: Any) -> tuple[Any, ...]:
-    return (msg["fn"], torch.is_grad_enabled(), *map(id, msg["args"]))
+    named = ((name, id(value)) for name, value in sorted(msg["kwargs"].items()))
+    return (msg["fn"], torch.is_grad_enabled(), *map(id, msg["args"]), *named)

@@ -12,6 +12,7 @@ from torch.distributions import Independent, constraints, kl_divergence, registe
 from torch.distributions.utils import lazy_property
 
 from pyrodvae.distributions import Shape
+from pyrodvae.once import once, tell
 
 Step = tuple[TorchDistribution, Any]
 """A conditional on a window of frames, and the memo that the next window needs."""
@@ -83,6 +84,11 @@ class Rollout(TorchDistribution):
     support = constraints.independent(constraints.real, 2)
     has_rsample = True
 
+    history: tuple[Any, ...] | None = None
+    """What the memos follow from beside the path, where those of model and guide are the same ones (else
+    None): inside :class:`~pyrodvae.once.Once`, a pass along a path that a roll-out of the same history
+    has drawn is given for a memo the list of all that its windows left behind."""
+
     def __init__(
         self,
         conditional: Conditional,
@@ -105,6 +111,7 @@ class Rollout(TorchDistribution):
         self._memo_is_due = False
         self._path: Tensor | None = None
         self._conditionals: TorchDistribution | None = None
+        self._with_grad = False
         self._drawn: tuple[Tensor, TorchDistribution] | None = None
         super().__init__(Size(batch_shape), Size((frames, len(start))), validate_args=False)
 
@@ -112,7 +119,7 @@ class Rollout(TorchDistribution):
         """The same law for a larger batch; unchanged (with its memory) where the shape is equal."""
         if Size(batch_shape) == self.batch_shape:
             return self
-        return Rollout(
+        expanded = Rollout(
             self.conditional,
             self.start,
             self.event_shape[0],
@@ -122,6 +129,8 @@ class Rollout(TorchDistribution):
             recursive=self.recursive,
             memo=self.first_memo,
         )
+        expanded.history = self.history
+        return expanded
 
     def rsample(self, sample_shape: Shape = ()) -> Tensor:
         """A path (S, B, T, D), with gradients to all that the conditionals depend on."""
@@ -130,7 +139,7 @@ class Rollout(TorchDistribution):
         context = self._context(shape)
         z = self.start.expand(*shape, 1 if self.recursive else frames, -1)
         if self.recursive:
-            memo, path, conditionals = self.first_memo, [], []
+            memo, path, conditionals, memos = self.first_memo, [], [], []
             # Split at once: one gradient for all windows, where slices would each write a whole one.
             windows = [None] * frames if context is None else context.split(1, -2)
             for now in windows:
@@ -138,19 +147,24 @@ class Rollout(TorchDistribution):
                 z = p_z.rsample()
                 path.append(z)
                 conditionals.append(p_z)
+                if self.history is not None:
+                    memos.append(memo)
             self._path, self._conditionals = torch.cat(path, -2), join_frames(conditionals)
+            if self.history is not None:
+                tell(memos, left_behind, self._path, *self.history)
         else:
             self._conditionals, _ = self.conditional(z, context, self.first_memo)
             self._path = self._conditionals.rsample()
         self._drawn = (self._path, self._conditionals)
-        self._memo_is_due = True
+        self._memo_is_due, self._with_grad = True, torch.is_grad_enabled()
         return self._path
 
     def along(self, path: Tensor) -> TorchDistribution:
         """Every conditional :math:`p(z_t | z_{<t})` given the path (S, B, T, D); batch (S, B, T)."""
-        if path is not self._path or self._conditionals is None:
+        lacks_grad = torch.is_grad_enabled() and not self._with_grad
+        if path is not self._path or self._conditionals is None or lacks_grad:
             self._conditionals, self._memo = self._pass(path)
-            self._path, self._memo_is_due = path, False
+            self._path, self._memo_is_due, self._with_grad = path, False, torch.is_grad_enabled()
         return self._conditionals
 
     @property
@@ -158,13 +172,15 @@ class Rollout(TorchDistribution):
         """What the pass along the last path left behind; after a draw it is made when asked for."""
         if self._memo_is_due and self._path is not None:
             self._memo, self._memo_is_due = self._pass(self._path)[1], False
+            self._with_grad = self._with_grad and torch.is_grad_enabled()
         return self._memo
 
     def _pass(self, path: Tensor) -> Step:
         shape = path.shape[:-2]
         first = self.start.expand(*shape, 1, -1)
         previous = torch.cat([first, path[..., :-1, :]], -2)
-        return self.conditional(previous, self._context(shape), self.first_memo)
+        memos = None if self.history is None else left_behind(path, *self.history)
+        return self.conditional(previous, self._context(shape), memos or self.first_memo)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """:math:`\\log p(z_{1:T})` in nats, (S, B)."""
@@ -179,6 +195,12 @@ class Rollout(TorchDistribution):
     def _context(self, shape: tuple[int, ...]) -> Tensor | None:
         context = self.context
         return None if context is None else context.expand(*shape, *context.shape[-2:])
+
+
+@once
+def left_behind(path: Tensor, *history: Any) -> list[Any] | None:
+    """The memos of the windows of a path, where a draw has told them."""
+    return None
 
 
 @register_kl(Rollout, Rollout)

@@ -75,9 +75,9 @@ class Sequences:
 
 def padded(sequences: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
     """Sequences (T_i, F) as one batch (B, T, F), and their lengths (B,) where they differ."""
-    lengths = torch.tensor([len(y) for y in sequences])
+    lengths = [len(y) for y in sequences]
     x = pad_sequence([*sequences], batch_first=True)
-    return x, None if bool((lengths == lengths[0]).all()) else lengths
+    return x, None if len({*lengths}) == 1 else torch.tensor(lengths, device=x.device)
 
 
 def read(model: DVAE, x: Data, least: int = 1) -> list[Tensor]:

@@ -90,6 +90,11 @@ class TrainConfig:
                 raise ValueError(f"{name} cannot be negative: {getattr(self, name)}.")
         if self.own_until and self.own_until <= self.own_from:
             raise ValueError(f"own_until ({self.own_until}) has to come after own_from ({self.own_from}).")
+        if self.own_until > self.epochs - 1:  # epochs count from 0
+            raise ValueError(
+                f"own_until ({self.own_until}) has to be at most epochs - 1 ({self.epochs - 1}): else the "
+                "SRNN never reads its own output alone."
+            )
         check_seed(self.seed)
 
 

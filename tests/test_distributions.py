@@ -55,6 +55,35 @@ def test_gradient_is_that_of_the_itakura_saito_divergence() -> None:
     assert not torch.allclose(given, other, rtol=1e-2)
 
 
+@pytest.mark.parametrize("shapes", [((3, 4), (3, 4)), ((2, 3, 1), (4,)), ((4,), (2, 3, 4))])
+def test_derivatives_of_every_order(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    s = torch.randn(shapes[0], dtype=torch.cdouble)
+    y = torch.randn(shapes[1], dtype=torch.double, requires_grad=True)
+
+    def score(y: Tensor) -> Tensor:
+        return ComplexNormal(log_variance=y).log_prob(s)
+
+    assert torch.autograd.gradcheck(score, (y,))
+    assert torch.autograd.gradgradcheck(score, (y,))
+
+
+def test_the_hessian_is_the_change_of_the_gradient() -> None:
+    s = torch.randn(7, 3, dtype=torch.cdouble)
+    y = torch.randn(3, dtype=torch.double)
+
+    def score(y: Tensor) -> Tensor:
+        return ComplexNormal(log_variance=2 * y).log_prob(s).sum()
+
+    def gradient(y: Tensor) -> Tensor:
+        return torch.autograd.functional.jacobian(score, y)
+
+    step = 1e-4 * torch.eye(3, dtype=torch.double)
+    wanted = torch.stack([(gradient(y + e) - gradient(y - e)) / 2e-4 for e in step])
+    given = torch.autograd.functional.hessian(score, y)
+    torch.testing.assert_close(given, wanted, rtol=1e-6, atol=1e-6)
+    assert given.diagonal().max() < 0
+
+
 def test_draws_have_gradients_to_the_variance() -> None:
     v = torch.tensor([0.3, 4.0], dtype=torch.double, requires_grad=True)
     p = power(ComplexNormal(v).rsample((7,)))
@@ -271,3 +300,22 @@ def test_diagonal_normal_is_the_normal() -> None:
     assert errors((draws - loc).square(), 1.2 * scale.square()) > 5
     with pytest.raises(ValueError, match="support"):
         DiagonalNormal(loc, scale, validate_args=True).log_prob(loc + torch.nan)
+
+
+def test_a_path_scored_without_gradients_is_scored_anew_with_them() -> None:
+    rate = torch.tensor(0.8, dtype=torch.double, requires_grad=True)
+
+    def step(z_prev: Tensor, context: None, memo: None):
+        return dist.Normal(rate * z_prev, 1.0).to_event(1), memo
+
+    for drawn in (True, False):
+        d = Rollout(step, torch.ones(2, dtype=torch.double), 3)
+        with torch.no_grad():
+            path = d.rsample((4,)) if drawn else torch.randn(4, 3, 2, dtype=torch.double)
+            without = d.log_prob(path)
+        score = d.log_prob(path)
+        torch.testing.assert_close(score, without)
+        (gradient,) = torch.autograd.grad(score.sum(), rate)
+        previous = torch.cat([torch.ones(4, 1, 2), path[:, :-1]], 1)
+        torch.testing.assert_close(gradient, ((path - rate * previous) * previous).sum())
+        assert d.along(path) is d.along(path)  # and then it is kept

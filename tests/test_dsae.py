@@ -17,6 +17,7 @@ from pyrodvae.guide import Guide
 from pyrodvae.guides import GUIDES, make_guide
 from pyrodvae.models import DSAE
 from pyrodvae.models.dsae import DSAEGuide
+from pyrodvae.nets import standard_normal
 from pyrodvae.objective import find_nan, terms, traces
 from pyrodvae.program import local_parameters
 from pyrodvae.synthesis import decoded, generate, resynthesize
@@ -237,3 +238,23 @@ def test_stacked_networks_of_every_size() -> None:
     assert all((p.grad != 0).any() for p in (*m.parameters(), *g.parameters()))
     for program, again in ((m, DSAE(**m.config)), (g, DSAEGuide(m, g.sees, **g.config))):
         again.load_state_dict(program.state_dict())
+
+
+class Independent(DSAE):
+    """Frames drawn at once, which nevertheless share w."""
+
+    recursive = False
+
+    def transition(self, z_prev, x_prev, memo):
+        return standard_normal(z_prev), memo
+
+
+def test_frames_drawn_at_once_share_the_segment_latent() -> None:
+    m = Independent(F, D, hidden=4)
+    z, x = m.generate(3, 2)
+    with local_parameters(), torch.no_grad():
+        prior = m.prior(x, None, m.begin(2))
+        given = m.likelihood(z, x, prior).log_prob(x)
+    assert given.shape == (2, 3)
+    wanted = m.emission(z, None, prior.first_memo)[0].log_prob(x)
+    torch.testing.assert_close(given, wanted.detach())

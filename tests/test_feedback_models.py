@@ -25,6 +25,7 @@ from pyrodvae.models.srnn import SRNNGuide
 from pyrodvae.nets import Memory, join
 from pyrodvae.noise import NMFNoise
 from pyrodvae.noisy import NoisySpeech
+from pyrodvae.objective import terms
 from pyrodvae.once import Once
 from pyrodvae.potential import Target
 from pyrodvae.program import local_parameters
@@ -74,6 +75,32 @@ def moments(d) -> Tensor:
 
 def shared(model: DVAE, key: str) -> dict[str, Tensor]:
     return {n: p for n, p in model.named_parameters() if n.split(".")[0] in SHARED[key]}
+
+
+@pytest.mark.parametrize(
+    ("key", "config"),
+    [
+        ("storn", {}),
+        ("vrnn", {}),
+        ("srnn", {}),
+        ("srnn", {"own_share": 0.5}),
+        ("srnn", {"own_share": 1.0}),
+        ("dvae", {}),
+    ],
+)
+def test_nothing_depends_on_where_real_data_have_their_zero(key: str, config: dict[str, Any]) -> None:
+    """The frame before the first is their mean: the same data moved have the same bound."""
+    m, g = pair(key, config | {"data": "real"})
+    x, seen = torch.randn(B, T, F, dtype=torch.double), []
+    for y in (x, x + 100):
+        m.fit_statistics(y)
+        g.fit_statistics(y)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            z, drawn = m.generate(3, 2)
+            seen.append((*terms(m, g, y), z, drawn - y.mean((0, 1))))
+    for one, other in zip(*seen, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("key", "count"), [("storn", 870113), ("vrnn", 480097), ("srnn", 884993)])
@@ -380,10 +407,31 @@ def test_memories_are_called_once_for_all_frames(monkeypatch) -> None:
         return read(self, u, state)
 
     monkeypatch.setattr(Memory, "forward", record)
-    for key, wanted in (("storn", [T]), ("srnn", [T, T]), ("vrnn", [1] * (T - 1) + [T - 1])):
-        sizes.clear()
-        TraceMeanField_ELBO()(*pair(key))(spectra())
-        assert sizes == wanted, key
+    loop = [1] * (T - 1)
+    for key, alone, shared in (
+        ("storn", [T], [T]),
+        ("srnn", [T, T], [T]),  # guide and model read the same frames
+        ("vrnn", [*loop, T - 1], loop),  # and along the same path
+    ):
+        for scope, wanted in ((contextlib.nullcontext(), alone), (Once(), shared)):
+            sizes.clear()
+            with scope:
+                TraceMeanField_ELBO()(*pair(key))(spectra())
+            assert sizes == wanted, key
+
+
+def test_what_a_vrnn_remembers_is_of_that_path_and_of_those_frames() -> None:
+    """What the guide tells of a path it drew serves no other path, nor the same one beside other frames."""
+    m, g = pair("vrnn")
+    x, other = spectra(), spectra().flip(0)
+    with Once():
+        z = g.posterior(x).rsample((2,))
+        told = moments(m.prior(x).along(z))
+        elsewhere = [moments(m.prior(other).along(z)), moments(m.prior(x).along(z + 0))]
+    torch.testing.assert_close(told, moments(m.prior(x).along(z)), **EXACT)
+    torch.testing.assert_close(elsewhere[0], moments(m.prior(other).along(z)), **EXACT)
+    torch.testing.assert_close(elsewhere[1], told, **EXACT)
+    assert not torch.allclose(elsewhere[0], told)
 
 
 def test_power_of_the_frame_that_stands_for_a_density() -> None:

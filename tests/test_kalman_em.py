@@ -114,6 +114,21 @@ def test_one_sequence_is_enough() -> None:
     assert model.m1.shape == (D,)
 
 
+@pytest.mark.parametrize("sequences", [1, 2])
+def test_few_sequences_leave_the_first_state_alone(sequences: int) -> None:
+    """The first states of N <= D sequences leave P1 singular: fitted, it goes to zero, and R with it."""
+    x, start = data(stable_model(), sequences), stable_model()
+    model, evidence = kalman.em(start, x, 400, smoother=scan.smooth)
+    assert (evidence.diff() > 0).all()
+    assert model.P1 is start.P1
+    assert min(float(torch.linalg.eigvalsh(V).min()) for V in (model.P1, model.Q, model.R)) > 1e-3
+    fitted, _ = kalman.em(start, x, 400, smoother=scan.smooth, initial=True)
+    assert torch.linalg.eigvalsh(fitted.P1).min() < 1e-5
+    assert torch.linalg.eigvalsh(fitted.R).min() < 1e-3
+    many, _ = kalman.em(start, data(stable_model(), D + 1), 1)
+    assert not torch.equal(many.P1, start.P1)
+
+
 def test_what_cannot_be_fitted_is_refused() -> None:
     x, model = torch.randn(T, F, dtype=torch.double), stable_model()
     for sentence, given in {

@@ -108,6 +108,29 @@ def test_pyro_s_analytic_objective_has_the_evidence_for_its_mean() -> None:
     assert (wrong - truth) / draws.std() < -5
 
 
+class InSinglePrecision(KalmanGuide):
+    """The exact posterior, computed in the type of the model."""
+
+    def context(self, x: Tensor, lengths: Tensor | None, shared: None) -> Tensor:
+        q = kalman.posterior_conditionals(self.exact(), x)
+        return torch.cat([q.G.flatten(-2), q.g, q.scale_tril.flatten(-2)], -1)
+
+
+def test_single_precision_is_enough_for_a_small_noise() -> None:
+    m = Kalman(2, 3)
+    m.R_tril = 1e-2 * torch.eye(2)
+    x = m.generate(200, 4)[1]
+    truth = evidence(copy.deepcopy(m).double(), x.double()).sum().detach()
+
+    def off(guide: type[KalmanGuide]) -> float:
+        g = guide(m, SIGHT)
+        draws = torch.stack([bound(m, g, x).detach() for _ in range(5)])
+        return float((draws - truth).abs().max())
+
+    assert off(KalmanGuide) < 1e-2
+    assert off(InSinglePrecision) > 1e-2
+
+
 def test_the_gradient_of_one_draw_is_that_of_the_evidence() -> None:
     m, g, x = make()
     parameters = [*m.parameters()]

@@ -11,6 +11,8 @@ from torch import Tensor
 from toys import ALL, B, D, F, T, latents, make, mixture, spectra
 
 from pyrodvae.distributions import power
+from pyrodvae.models import VAE
+from pyrodvae.noisy import NoisySpeech
 from pyrodvae.observations import POWER_FLOOR
 from pyrodvae.potential import Target
 
@@ -42,6 +44,12 @@ def test_speech_is_frozen_and_feedback_refused() -> None:
     for key in ("toy-storn", "toy-vrnn"):
         with pytest.raises(ValueError, match="feeds clean speech frames back"):
             mixture(key)
+
+
+def test_a_model_of_real_vectors_is_refused() -> None:
+    noise = mixture()[0].noise
+    with pytest.raises(ValueError, match="VAE here is a model of real vectors, and noise is added to"):
+        NoisySpeech(VAE(F, D, data="real"), noise)
 
 
 def test_a_further_latent_is_refused_not_drawn_anew() -> None:

@@ -9,6 +9,7 @@ import torch
 from toys import spectra
 
 from pyrodvae.distributions import power
+from pyrodvae.models.dkf import GatedTransition
 from pyrodvae.nets import (
     Memory,
     Summary,
@@ -118,3 +119,13 @@ def test_constant_priors_forget_what_they_are_shaped_like() -> None:
     value = torch.randn(2, 3, 4, dtype=torch.double)
     wanted = -0.5 * (value.square() + math.log(2 * math.pi)).sum(-1)
     torch.testing.assert_close(p.log_prob(value), wanted)
+
+
+def test_a_gated_transition_is_never_a_point() -> None:
+    """A softplus alone would go on to a variance of zero, and its score to infinity."""
+    gated = GatedTransition(2)
+    with torch.no_grad():
+        gated.spread.bias.fill_(-200.0)
+    p_z = gated(torch.zeros(3, 2))
+    torch.testing.assert_close(p_z.variance.log(), torch.full((3, 2), -14.0))
+    assert torch.isfinite(p_z.log_prob(torch.ones(3, 2))).all()

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from pyrodvae.objective import density, latents, traces
 from pyrodvae.published import import_weights, translate
+from pyrodvae.published.tensors import Tensors
 from pyrodvae.synthesis import Means
 from pyrodvae.weights import WeightsError, make_pair
 
@@ -162,6 +163,77 @@ def test_every_parameter_of_ours_is_given(golden_dir) -> None:
     given = Given(golden_dir, "tiny_rvaebi")
     names = {f"{p}.{k}" for p, m in (("model", given.model), ("guide", given.guide)) for k in m.state_dict()}
     assert names == set(given.ours)
+
+
+def test_three_layers_that_read_the_sequence_turned_round() -> None:
+    """An LSTM on time-flipped x, its output flipped back, is ours on x, but for the order of the outputs."""
+    theirs, ours = (nn.LSTM(3, 4, 3, bidirectional=True, batch_first=True).double() for _ in range(2))
+    x = torch.randn(2, 7, 3, dtype=torch.double)
+    for turned in (True, False):
+        t = Tensors({f"rnn_g_x.{k}": v.detach() for k, v in theirs.state_dict().items()})
+        assert t.rnn("rnn_g_x", "rnn", turned) == (4, 3, True)
+        assert not t.left
+        ours.load_state_dict({k.removeprefix("rnn."): v for k, v in t.ours.items()})
+        forward, backward = ours(x)[0].chunk(2, -1)
+        wanted = theirs(x.flip(1))[0].flip(1)
+        assert torch.allclose(torch.cat([backward, forward], -1), wanted, rtol=1e-12, atol=1e-12) == turned
+
+
+F, D, H = 5, 2, 4
+
+
+def unstacked(**layers: tuple[int, int]) -> dict[str, Tensor]:
+    """Weights without any dense stack: of dense layers and, by names that begin with rnn, of LSTMs."""
+    modules = nn.ModuleDict()
+    for name, (inputs, outputs) in layers.items():
+        modules[name] = (nn.LSTM if name.startswith("rnn") else nn.Linear)(inputs, outputs)
+    return modules.state_dict()
+
+
+def q(inputs: int) -> dict[str, tuple[int, int]]:
+    return {"inf_mean": (inputs, D), "inf_logvar": (inputs, D)}
+
+
+def p(inputs: int) -> dict[str, tuple[int, int]]:
+    return {"prior_mean": (inputs, D), "prior_logvar": (inputs, D)}
+
+
+@pytest.mark.parametrize(
+    ("key", "theirs"),
+    [
+        ("vae", unstacked(**q(F), gen_out=(D, F))),
+        ("storn", unstacked(rnn_g=(F, H), **q(H), rnn_h=(D + F, H), gen_logvar=(H, F))),
+        (
+            "srnn",
+            unstacked(rnn_h=(F, H), rnn_g=(H + F, H), **q(H + D), **p(H + D), gen_out=(H + D, F)),
+        ),
+        ("vrnn", unstacked(rnn=(F + D, H), **q(F + H), **p(H), gen_out=(D + H, F))),
+        ("rvae-causal", unstacked(rnn_g_x=(F, H), rnn_g_z=(D, H), **q(2 * H), rnn_h=(D, H), gen_out=(H, F))),
+    ],
+)
+def test_models_are_recognised_without_their_dense_stacks(key: str, theirs: dict[str, Tensor]) -> None:
+    found, (model_config, guide_config), tensors = translate(theirs, {"tag": "SRNN"})
+    assert found == key
+    for part, module in zip(
+        ("model", "guide"), make_pair(key, model_config, "paper", guide_config), strict=True
+    ):
+        own = {k.removeprefix(f"{part}."): v for k, v in tensors.items() if k.startswith(part)}
+        module.load_state_dict(own)
+        x = torch.randn(2, 3, F, dtype=torch.cfloat)
+        module(x)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "sentence"),
+    [
+        ("tiny_dkf", {"inference": "normal"}, "says inference = normal, and only inference = gated is known"),
+        ("tiny_vae", {"activation": "relu"}, "says activation = relu, and only activation = tanh is known"),
+    ],
+)
+def test_settings_that_change_the_formulas_are_refused(name, setting, sentence: str, golden_dir) -> None:
+    given = Given(golden_dir, name)
+    with pytest.raises(WeightsError, match=sentence):
+        translate(given.theirs, given.about["config"]["Network"] | setting)
 
 
 @pytest.mark.parametrize(

@@ -424,3 +424,6 @@ def test_padded_joins_sequences() -> None:
     assert x[..., 0].tolist() == [[0, 1, 2], [100, 0, 0]]
     assert lengths is not None
     assert lengths.tolist() == [3, 1]
+    elsewhere, lengths = padded([y.to("meta") for y in counting(3, 1)])
+    assert lengths is not None
+    assert (elsewhere.device.type, lengths.device.type) == ("meta", "meta")

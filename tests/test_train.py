@@ -28,16 +28,15 @@ pytestmark = pytest.mark.usefixtures("small")
 
 @pytest.mark.parametrize("objective", ["analytic", "sampled"])
 @pytest.mark.parametrize("model", [key for key in MODELS if key != "kalman"])  # that is not of speech
-def test_training_lowers_the_validation_loss(
+def test_training_lowers_the_loss(
     corpus: Path, tmp_path: Path, model: str, objective: str
 ) -> None:
     def losses(rate: float) -> list[float]:
         options = {"objective": objective, "warmup": 0, "epochs": 3, "batch_size": 4, "learning_rate": rate}
-        return [row["val_loss"] for row in fit(corpus, tmp_path / str(rate), model, **options).history]
+        # (On the corpus learned from: one held-out tone, of another pitch than all others, says little.)
+        return [row["train_loss"] for row in fit(corpus, tmp_path / str(rate), model, **options).history]
 
-    untrained = losses(1e-9)
-    assert untrained[0] == pytest.approx(untrained[-1], abs=0.01)
-    assert losses(3e-2)[-1] < untrained[-1] - 20
+    assert losses(1e-2)[-1] < losses(1e-9)[-1] - 20  # the same crops in the same epoch
 
 
 def test_what_a_run_leaves_behind(uninterrupted: Path) -> None:
@@ -226,6 +225,7 @@ def test_scheduled_sampling_ends_in_a_model_on_its_own(corpus: Path, tmp_path: P
     for settings, sentence in (
         ({"own_from": 3, "own_until": 3}, "has to come after"),
         ({"own_from": -1}, "cannot be negative"),
+        ({"own_until": 5, "epochs": 5}, r"own_until \(5\) has to be at most epochs - 1 \(4\)"),
     ):
         with pytest.raises(ValueError, match=sentence):
             fit(corpus, tmp_path / "no", "srnn", **settings)

@@ -10,7 +10,7 @@
 
 Every function takes sequences x (..., T, F) and a mask ``observed`` (..., T), False where a frame is
 missing, and is differentiable (but for ``em``). They walk from frame to frame; :mod:`~pyrodvae.kalman.scan`
-has the same functions by parallel scans.
+has ``filter``, ``smooth``, ``posterior_conditionals`` and ``sample`` by parallel scans.
 """
 
 from pyrodvae.kalman import scan

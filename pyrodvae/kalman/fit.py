@@ -22,6 +22,7 @@ def em(
     iterations: int,
     observed: Tensor | None = None,
     smoother: Smoother = smooth,
+    initial: bool | None = None,
 ) -> tuple[LinearGaussian, Tensor]:
     r"""Fit all parameters: each iteration maximises E[log p(x, z)] under the posterior of the last.
 
@@ -30,7 +31,8 @@ def em(
         Q &= \textstyle\frac1n \sum E[(z_t - A z_{t-1} - a)(z_t - A z_{t-1} - a)^⊤]
 
     with :math:`\bar z = (z, 1)`, and B, b, R likewise from the observed frames; m1 and P1 from the
-    first. An offset that is None stays zero. The evidence never decreases.
+    first, where there are enough sequences. An offset that is None stays zero. The evidence never
+    decreases.
 
     Args:
         model: where to start; its parameters constant over time and not batched.
@@ -38,6 +40,8 @@ def em(
         iterations: how many.
         observed: (..., T), False where a frame is missing.
         smoother: :func:`pyrodvae.kalman.smooth` or :func:`pyrodvae.kalman.scan.smooth`.
+        initial: whether m1 and P1 are fitted. None: only to more than D sequences. The first frames of
+            fewer leave P1 singular: the evidence then has no maximum, and P1 and R go to zero together.
 
     Returns:
         The fitted model, and the log evidence of all sequences together, in nats, at the start and
@@ -57,23 +61,33 @@ def em(
             raise ValueError(f"EM fits constant parameters; {name} has the shape {tuple(value.shape)}.")
     if x.shape[-2] < 2 or (observed is not None and not observed.any()):
         raise ValueError("EM needs at least two frames, and one that is observed.")
+    if initial is None:
+        initial = x.shape[:-2].numel() > model.latent
     evidence = []
     for _ in range(iterations):
         s = smoother(model, x, observed)
         evidence.append(s.filtered.log_evidence.sum())
-        model = maximise(model, s, x, observed)
+        model = maximise(model, s, x, observed, initial)
     evidence.append(smoother(model, x, observed).filtered.log_evidence.sum())
     return model, torch.stack(evidence)
 
 
-def maximise(model: LinearGaussian, s: Smoothed, x: Tensor, observed: Tensor | None) -> LinearGaussian:
-    """The M-step: the parameters that maximise E[log p(x, z)] under the smoothed posterior."""
+def maximise(
+    model: LinearGaussian, s: Smoothed, x: Tensor, observed: Tensor | None, initial: bool = True
+) -> LinearGaussian:
+    """The M-step: the parameters that maximise E[log p(x, z)] under the smoothed posterior.
+
+    ``initial`` says whether m1 and P1 are among them.
+    """
     m, P = s.means, s.covariances
     x = x.expand(*m.shape[:-1], -1)
-    first = m[..., 0, :].reshape(-1, model.latent)
-    m1 = first.mean(0)
-    deviation = first - m1
-    P1 = P[..., 0, :, :].reshape(-1, *P.shape[-2:]).mean(0) + deviation.mT @ deviation / len(first)
+    m1, P1 = model.m1, model.P1
+    if initial:
+        first = m[..., 0, :].reshape(-1, model.latent)
+        m1 = first.mean(0)
+        deviation = first - m1
+        spread = P[..., 0, :, :].reshape(-1, *P.shape[-2:]).mean(0)
+        P1 = symmetric(spread + deviation.mT @ deviation / len(first))
 
     A, a, Q = regress(
         m[..., 1:, :].flatten(0, -2),
@@ -89,7 +103,7 @@ def maximise(model: LinearGaussian, s: Smoothed, x: Tensor, observed: Tensor | N
         seen = observed.expand(m.shape[:-1])
     none = m.new_zeros(model.observed, model.latent)
     B, b, R = regress(x[seen], m[seen], none @ none.mT, none, total(P[seen]), model.b is not None)
-    return replace(model, A=A, Q=Q, B=B, R=R, m1=m1, P1=symmetric(P1), a=a, b=b)
+    return replace(model, A=A, Q=Q, B=B, R=R, m1=m1, P1=P1, a=a, b=b)
 
 
 def regress(

@@ -1,4 +1,4 @@
-"""The functions of :mod:`pyrodvae.kalman` by parallel scans: log₂ T levels in place of T steps.
+"""Filter, smoother, posterior and draws by parallel scans: log₂ T levels in place of T steps.
 
 Filtering, smoothing and drawing are each a chain of T maps, and composing maps is associative: so
 pairs are composed at once, then pairs of pairs. It does about twice the arithmetic, in batched calls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -18,6 +19,9 @@ from pyrodvae.nets import Direction, Summary, gaussian, mlp
 from pyrodvae.observations import make_head
 from pyrodvae.rollout import Step
 
+NARROWEST = math.exp(-14.0)
+"""Of a variance: that of :func:`~pyrodvae.nets.gaussian`, below which a softplus would go on to zero."""
+
 
 class GatedTransition(nn.Module):
     r"""A linear and a non-linear step, mixed by a gate per coordinate.
@@ -33,8 +37,8 @@ class GatedTransition(nn.Module):
 
     def __init__(self, latent: int, squashed: bool = False) -> None:
         super().__init__()
-        shut = nn.Linear(latent, latent)
-        self.gate = nn.Sequential(nn.Linear(latent, latent), nn.ReLU(), shut, nn.Sigmoid())
+        first, shut = nn.Linear(latent, latent), nn.Linear(latent, latent)
+        self.gate = nn.Sequential(first, nn.ReLU(), shut, nn.Sigmoid())
         self.proposal = nn.Sequential(nn.Linear(latent, latent), nn.ReLU(), nn.Linear(latent, latent))
         if squashed:
             self.proposal.append(nn.Sigmoid())
@@ -50,7 +54,8 @@ class GatedTransition(nn.Module):
         """p(z_t | z_{t-1}), from z_{t-1} (..., D)."""
         gate, h = self.gate(z), self.proposal(z)
         mean = torch.lerp(self.linear(z), h, gate)
-        return DiagonalNormal(mean, softplus(self.spread(h.relu())).sqrt(), validate_args=False)
+        variance = softplus(self.spread(h.relu())).clamp(min=NARROWEST)
+        return DiagonalNormal(mean, variance.sqrt(), validate_args=False)
 
 
 class DKF(DVAE):

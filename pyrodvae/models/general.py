@@ -10,16 +10,23 @@ from torch import Tensor, nn
 
 from pyrodvae.dvae import DVAE
 from pyrodvae.guide import Guide, Sees
-from pyrodvae.nets import Memory, State, Summary, gaussian, join, mlp, shift
+from pyrodvae.nets import Memory, State, Summary, from_start, gaussian, join, mlp
 from pyrodvae.observations import make_features, make_head
-from pyrodvae.rollout import Step
+from pyrodvae.rollout import Rollout, Step
 
 
 class Past(NamedTuple):
-    """h of the window, which prior and emission share, and the state after it."""
+    """What the model carries along.
 
-    h: Tensor
-    state: State
+    Args:
+        h: on the last window, (..., L, H), which prior and emission share; None before the first.
+        state: after it.
+        known: what is read of x_{t-1}, of all frames still to come, where they are known.
+    """
+
+    h: Any = None
+    state: State | None = None
+    known: Tensor | None = None
 
 
 class GeneralDVAE(DVAE):
@@ -61,11 +68,20 @@ class GeneralDVAE(DVAE):
         self.decoder = mlp(sizes)
         self.head = make_head(data, sizes[-1], observed)
 
+    def prior(self, x: Tensor, lengths: Tensor | None = None, memo: Any = None) -> Rollout:
+        """p(z_{1:T} | x_{<T}); with the frames known, they are read all at once."""
+        return super().prior(x, lengths, Past(known=self.read(from_start(x, self.blank()))[..., :-1, :]))
+
     def transition(self, z_prev: Tensor, x_prev: Tensor | None, memo: Past | None) -> Step:
         """p(z_t | z_{<t}, x_{<t}) = p(z_t | h_t)."""
-        assert x_prev is not None
-        h, state = self.memory(join(self.read(x_prev), z_prev), memo.state if memo else None)
-        return gaussian(self.drift(h)), Past(h, state)
+        past, later = memo or Past(), None
+        if past.known is not None:
+            now, later = past.known.tensor_split([z_prev.shape[-2]], -2)
+        else:
+            assert x_prev is not None
+            now = self.read(x_prev)
+        h, state = self.memory(join(now, z_prev), past.state)
+        return gaussian(self.drift(h)), Past(h, state, later)
 
     def emission(self, z: Tensor, x_prev: Tensor | None, memo: Past) -> Step:
         """p(x_t | z_{≤t}, x_{<t}) = p(x_t | z_t, h_t)."""
@@ -104,12 +120,22 @@ class GeneralGuide(Guide):
         self.head = nn.Linear(sizes[-1], 2 * model.latent)
 
     def context(self, x: Tensor, lengths: Tensor | None, shared: Any) -> Tensor:
-        """x_{t-1} and g_t side by side."""
-        return torch.cat([self.read(shift(x)), self.summary(self.read(x), lengths)], -1)
+        """W x_{t-1} + b, which is no work per frame, and g_t, side by side."""
+        y = self.read(from_start(x, self.read.blank()))
+        weight, _, *biases = self.memory.rnn.all_weights[0]
+        said = nn.functional.linear(y, weight[:, : self.observed], torch.add(*biases))
+        return torch.cat([said[..., :-1, :], self.summary(y[..., 1:, :], lengths)], -1)
 
     def conditional(self, z_prev: Tensor, context: Tensor | None, memo: Any) -> Step:
         """q(z_t | z_{<t}, x_{1:T}) on a window."""
         assert context is not None
-        x_prev, g = context.split([self.observed, context.shape[-1] - self.observed], -1)
-        h, memo = self.memory(join(x_prev, z_prev), memo)
-        return gaussian(self.head(self.combined(join(h, g)))), memo
+        said, g = context.chunk(2, -1)
+        if memo is None:  # W's columns for z are cut out once for all windows, which gives one gradient
+            weight, again, *_ = self.memory.rnn.all_weights[0]
+            memo = torch.zeros_like(said[..., :1, :]), weight[:, self.observed :], again
+        h, weight, again = memo
+        path = []
+        for u in (said + nn.functional.linear(z_prev, weight)).split(1, -2):
+            h = (u + nn.functional.linear(h, again)).tanh()
+            path.append(h)
+        return gaussian(self.head(self.combined(join(torch.cat(path, -2), g)))), (h, weight, again)

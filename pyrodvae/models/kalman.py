@@ -76,10 +76,16 @@ class Kalman(DVAE):
         mean = torch.nn.functional.linear(z, self.B, self.b)
         return MultivariateNormal(mean, scale_tril=self.R_tril, validate_args=False), memo
 
-    def exact(self) -> LinearGaussian:
-        """The parameters as they are now, for :mod:`pyrodvae.kalman`; for any number of frames."""
-        Q, R, P1 = (factor @ factor.mT for factor in (self.Q_tril, self.R_tril, self.P1_tril))
-        return LinearGaussian(self.A, Q, self.B, R, self.m1, P1, b=self.b)
+    def exact(self, dtype: torch.dtype | None = None) -> LinearGaussian:
+        """The parameters as they are now, for :mod:`pyrodvae.kalman`; for any number of frames.
+
+        Args:
+            dtype: to compute in; None for the parameters' own.
+        """
+        A, B, b, m1 = (p.to(dtype or p.dtype) for p in (self.A, self.B, self.b, self.m1))
+        factors = (L.to(dtype or L.dtype) for L in (self.Q_tril, self.R_tril, self.P1_tril))
+        Q, R, P1 = (L @ L.mT for L in factors)
+        return LinearGaussian(A, Q, B, R, m1, P1, b=b)
 
     @torch.no_grad()
     def assign(self, parameters: LinearGaussian) -> None:
@@ -151,8 +157,9 @@ class KalmanGuide(Guide):
     def context(self, x: Tensor, lengths: Tensor | None, shared: Any) -> Tensor:
         """G, g and the Cholesky factor of S side by side, (..., T, D² + D + D²)."""
         observed = None if lengths is None else frame_mask(lengths, x.shape[-2])
-        q = scan.posterior_conditionals(self.exact(), x, observed)
-        return torch.cat([q.G.flatten(-2), q.g, q.scale_tril.flatten(-2)], -1)
+        # In single precision the posterior of a small R would be off; what it answers needs no more.
+        q = scan.posterior_conditionals(self.exact(torch.float64), x.double(), observed)
+        return torch.cat([q.G.flatten(-2), q.g, q.scale_tril.flatten(-2)], -1).to(x.dtype)
 
     def conditional(self, z_prev: Tensor, context: Tensor | None, memo: Any) -> Step:
         """q(z_t | z_{t-1}, x_{t:T}) on a window."""

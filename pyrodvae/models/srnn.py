@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyrodvae.dvae import DVAE
 from pyrodvae.guide import Guide, Sees
-from pyrodvae.nets import Memory, Summary, gaussian, join, mlp
+from pyrodvae.nets import Memory, Summary, from_start, gaussian, join, mlp
 from pyrodvae.observations import DATA, make_features, make_head
 from pyrodvae.once import once
 from pyrodvae.rollout import Rollout, Step
@@ -32,7 +32,7 @@ class SRNN(DVAE):
     r"""The stochastic recurrent neural network: latents Markov in z, given a memory of the frames.
 
     .. math::
-        h_t &= \overrightarrow{\mathrm{LSTM}}(\mathrm{MLP}(x_{0:t-1})), \qquad x_0 = 0 \\
+        h_t &= \overrightarrow{\mathrm{LSTM}}(\mathrm{MLP}(x_{0:t-1})), \qquad x_0 \text{ blank} \\
         z_t \mid z_{t-1}, x_{<t} &\sim
             \mathcal N(μ_θ(h_t, z_{t-1}), \operatorname{diag} σ_θ^2(h_t, z_{t-1})) \\
         x_t \mid z_t, x_{<t} &\sim \mathcal N_c(0, \operatorname{diag} v_θ(h_t, z_t))
@@ -143,19 +143,21 @@ class SRNN(DVAE):
 
     def _own(self, z: Tensor, h: Tensor | None) -> Tensor:
         """The frame that stands for p(x_{t-1} | z_{t-1}, h_{t-1}): √v, whose power is v, or the mean."""
-        dtype = z.dtype.to_complex() if DATA[self.data][0].is_complex else z.dtype
         if h is None:
-            return torch.zeros(*z.shape[:-1], self.observed, dtype=dtype, device=z.device)
+            return self.before_first(*z.shape[:-1])
         frozen = not next(self.head.parameters()).requires_grad
         with torch.set_grad_enabled(frozen and torch.is_grad_enabled()):
             p_x = self.head(self.decoder(join(h, z)))
-            return p_x.variance.sqrt().to(dtype) if dtype.is_complex else p_x.mean
+            if DATA[self.data][0].is_complex:
+                return p_x.variance.sqrt().to(z.dtype.to_complex())
+            mean: Tensor = p_x.mean
+            return mean
 
 
 @once
 def heard(model: SRNN, x: Tensor) -> tuple[Tensor, Tensor]:
     """What networks read of the frames x (B, T, F), and h of them, (B, T, H): guide and model both ask."""
-    y = model.read(nn.functional.pad(x, (0, 0, 1, 0)))  # x_0 = 0 before the first
+    y = model.read(from_start(x, model.blank()))
     return y[..., 1:, :], model.memory(model.dense(y[..., :-1, :]))[0]
 
 

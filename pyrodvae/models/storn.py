@@ -22,7 +22,7 @@ class STORN(DVAE):
         h_t &= \overrightarrow{\mathrm{LSTM}}([\mathrm{MLP}(z_t), \mathrm{MLP}(x_{t-1})]) \\
         x_t \mid z_{1:t}, x_{<t} &\sim \mathcal N_c(0, \operatorname{diag} v_θ(h_t))
 
-    with x_0 = 0. The exact posterior of z_t depends on z_{<t} and x_{1:T}.
+    with x_0 blank. The exact posterior of z_t depends on z_{<t} and x_{1:T}.
 
     Args:
         observed: F. latent: D. hidden: H of the LSTM, and in proportion to it the sizes of the dense

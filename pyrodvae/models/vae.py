@@ -43,7 +43,7 @@ class VAE(DVAE):
         data: str = "speech",
     ) -> None:
         super().__init__(observed, latent, data)
-        sizes = [latent, *(dense or [hidden])]
+        sizes = [latent, *([hidden] if dense is None else dense)]
         self.config |= {"dense": sizes[1:]}
         self.decoder = mlp(sizes)
         self.head = make_head(data, sizes[-1], observed)

@@ -81,28 +81,36 @@ class VRNN(DVAE):
 
     def prior(self, x: Tensor, lengths: Tensor | None = None, memo: Any = None) -> Rollout:
         """p(z_{1:T} | x_{<T}); with the frames known, so is all that is read of them."""
-        return super().prior(x, lengths, Past(known=shift(heard(self, x))))
+        prior = super().prior(x, lengths, Past(known=shift(heard(self, x))))
+        prior.history = self, x
+        return prior
 
-    def transition(self, z_prev: Tensor, x_prev: Tensor | None, memo: Past | None) -> Step:
+    def transition(self, z_prev: Tensor, x_prev: Tensor | None, memo: Past | list[Past] | None) -> Step:
         """p(z_t | z_{<t}, x_{<t})."""
-        past, frames = memo or Past(), z_prev.shape[-2]
-        if past.known is None:
+        y = known = None
+        if isinstance(memo, Past) and memo.known is not None:
+            y, known = memo.known.tensor_split([z_prev.shape[-2]], -2)
+        elif not isinstance(memo, list):
             assert x_prev is not None
-            y, known = self.x_dense(self.read(x_prev)), None
-        else:
-            y, known = past.known[..., :frames, :], past.known[..., frames:, :]
-        past = self.remember(y, z_prev, past)._replace(known=known)
+            y = self.x_dense(self.read(x_prev))
+        past = self.remember(y, z_prev, memo)._replace(known=known)
         return gaussian(self.drift(past.h)), past
 
     def emission(self, z: Tensor, x_prev: Tensor | None, memo: Past) -> Step:
         """p(x_t | z_{1:t}, x_{<t})."""
         return self.head(self.decoder(join(self.z_dense(z), memo.h))), memo
 
-    def remember(self, y_prev: Tensor, z_prev: Tensor, past: Past) -> Past:
-        """h on a window, from φ_x(x_{t-1}) and z_{t-1}; their first entries stand for no frame at all."""
+    def remember(self, y_prev: Tensor | None, z_prev: Tensor, memo: Past | list[Past] | None) -> Past:
+        """h on a window, from φ_x(x_{t-1}) and z_{t-1}; their first entries stand for no frame at all.
+
+        A list of memos has h of all frames already.
+        """
+        if isinstance(memo, list):
+            return Past(torch.cat([past.h for past in memo], -2))
+        assert y_prev is not None
         u = join(y_prev, self.z_dense(z_prev))
-        if past.h is not None:
-            return Past(*self.memory(u, past.state))
+        if memo is not None and memo.h is not None:
+            return Past(*self.memory(u, memo.state))
         nothing = torch.zeros(*u.shape[:-2], 1, self.config["hidden"], dtype=u.dtype, device=u.device)
         if u.shape[-2] == 1:
             return Past(nothing)
@@ -146,14 +154,20 @@ class VRNNGuide(Guide):
         end = nn.Sequential(nn.Tanh(), *mlp(after), nn.Linear(after[-1], 2 * model.latent)) if after else ()
         self.tail = nn.Sequential(*end)
 
+    def posterior(self, x: Tensor, lengths: Tensor | None = None, shared: Any = None) -> Rollout:
+        """q(z_{1:T} | x), which shares h with the prior."""
+        posterior = super().posterior(x, lengths, shared)
+        posterior.history = self.of_model[0], x
+        return posterior
+
     def context(self, x: Tensor, lengths: Tensor | None, shared: Any) -> Tensor:
         """φ_x(x_{t-1}), and the first layer of c_t on φ_x(x_t): linear, so that part is no work per frame."""
         y = heard(self.of_model[0], x)
         return torch.cat([shift(y), self.from_x(y)], -1)
 
-    def conditional(self, z_prev: Tensor, context: Tensor | None, memo: Past | None) -> Step:
+    def conditional(self, z_prev: Tensor, context: Tensor | None, memo: Any) -> Step:
         """q(z_t | z_{<t}, x_{1:t}) on a window."""
         assert context is not None
         y_prev, of_x = context.tensor_split([self.x_size], -1)
-        past = self.of_model[0].remember(y_prev, z_prev, memo or Past())
+        past = self.of_model[0].remember(y_prev, z_prev, memo)
         return gaussian(self.tail(of_x + self.from_h(past.h))), past

@@ -28,7 +28,7 @@ __all__ = ["import_weights", "translate"]
 
 
 def import_weights(file: str | Path, config: str | Path | None = None) -> Run:
-    """A run from published weights; save it with :func:`save_imported` to use it in every command.
+    """A run from published weights; saved with :func:`~pyrodvae.weights.save_run`, it works in every command.
 
     Args:
         file: a state dict (``.pt``); it is opened without running anything it holds.

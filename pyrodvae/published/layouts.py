@@ -14,6 +14,15 @@ Sizes = tuple[dict[str, Any], dict[str, Any]]
 """Configurations of a model and of its guide."""
 
 
+def _only(settings: dict[str, str], name: str, known: str) -> None:
+    """Raise a WeightsError unless a setting, where it is given, is the one that our networks have."""
+    if settings.get(name, known) != known:
+        raise WeightsError(
+            f"The configuration says {name} = {settings[name]}, and only {name} = {known} is known: these "
+            "weights would give other numbers."
+        )
+
+
 def _sizes(t: Tensors, latent_layer: str = "inf_mean") -> dict[str, Any]:
     """F and D from the last layers of decoder and encoder."""
     t_out = t.theirs.get("gen_out.weight", t.theirs.get("gen_logvar.weight"))
@@ -56,7 +65,9 @@ def _tail(
 
 def _vae(t: Tensors, settings: dict[str, str]) -> Sizes:
     model = _sizes(t) | {"dense": t.put_stack("model.decoder", t.stack("mlp_z_x"))}
-    guide = {"before": t.put_stack("guide.dense", t.stack("mlp_x_z"))}
+    guide: dict[str, Any] = {"before": t.put_stack("guide.dense", t.stack("mlp_x_z"))}
+    if not guide["before"]:
+        guide["hidden"] = 0
     t.put("guide.from_x", t.gaussian("inf_mean", "inf_logvar"))
     t.output()
     return model, guide
@@ -85,6 +96,7 @@ def _dkf(t: Tensors, settings: dict[str, str]) -> Sizes:
             "The same tensors are two different DKFs in two public implementations: give the "
             "configuration file that belongs to the weights (--config)."
         )
+    _only(settings, "inference", "gated")
     model = _sizes(t) | {"squashed": "inference" in settings}  # av-dkf alone has that setting
     for ours, theirs in (("gate", "mlp_gate"), ("proposal", "mlp_z_prop")):
         for i in (1, 2):
@@ -137,7 +149,11 @@ def _vrnn(t: Tensors, settings: dict[str, str]) -> Sizes:
 
 
 def _srnn(t: Tensors, settings: dict[str, str]) -> Sizes:
-    # The same networks may have been trained to read their own output in the end.
+    if not settings:
+        raise WeightsError(
+            "The same tensors are an SRNN that reads true frames, or one trained to read its own output: "
+            "give the configuration file that belongs to the weights (--config)."
+        )
     model = _sizes(t) | {"own_share": float(settings.get("tag", "").lower().endswith("-ss"))}
     model["before"] = t.put_stack("model.dense", t.stack("mlp_x_h"))
     model["hidden"], model["layers"], _ = t.rnn("rnn_h", "model.memory.rnn")
@@ -169,16 +185,17 @@ def _dsae(t: Tensors, settings: dict[str, str]) -> Sizes:
     return model, guide
 
 
-FORMATS: dict[str, tuple[str, Callable[[Tensors, dict[str, str]], Sizes]]] = {
-    "dkf": ("mlp_gate.linear1.weight", _dkf),
-    "storn": ("mlp_xtm1_h.linear0.weight", _storn),
-    "vrnn": ("rnn.weight_hh_l0", _vrnn),
-    "srnn": ("mlp_hx_g.linear0.weight", _srnn),
-    "rvae": ("rnn_g_x.weight_hh_l0", _rvae),
-    "dsae": ("rnn_g_xv.weight_hh_l0", _dsae),
-    "vae": ("mlp_x_z.linear0.weight", _vae),
+FORMATS: dict[str, tuple[tuple[str, ...], Callable[[Tensors, dict[str, str]], Sizes]]] = {
+    "dkf": (("mlp_gate.linear1",), _dkf),
+    "vrnn": (("rnn.",), _vrnn),
+    "rvae": (("rnn_g_x.",), _rvae),
+    "dsae": (("rnn_g_xv.",), _dsae),
+    "srnn": (("rnn_h.", "rnn_g.", "prior_mean."), _srnn),
+    "storn": (("rnn_h.", "rnn_g."), _storn),
+    "vae": (("inf_mean.",), _vae),
 }
-"""Model key → a tensor that only its weights have, and the translation."""
+"""Model key → beginnings of names that its weights have, whichever of its dense stacks are empty, and none
+before it in this order; and the translation."""
 
 
 def translate(
@@ -191,16 +208,23 @@ def translate(
         settings: the section ``Network`` of the configuration file, where there is one.
 
     Raises:
-        WeightsError: no format that we know, or a tensor that is missing or unknown.
+        WeightsError: no format that we know, a tensor that is missing or unknown, or a setting that is
+            not known or is needed.
     """
     t = Tensors(theirs)
-    key = next((key for key, (mark, _) in FORMATS.items() if mark in t.theirs), None)
+
+    def has(mark: str) -> bool:
+        return any(name.startswith(mark) for name in t.theirs)
+
+    key = next((key for key, (marks, _) in FORMATS.items() if all(map(has, marks))), None)
     if key is None:
         raise WeightsError(
             f"The weights are of no format that is known (models: {', '.join(FORMATS)}); the first of "
             f"their {len(theirs)} tensors is '{next(iter(theirs), 'none')}'."
         )
-    sizes = FORMATS[key][1](t, settings or {})
+    settings = settings or {}
+    _only(settings, "activation", "tanh")
+    sizes = FORMATS[key][1](t, settings)
     if t.left:
         raise WeightsError(
             f"The weights look like a '{key}', but hold {len(t.left)} unknown tensors: {min(t.left)} …"
