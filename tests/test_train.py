@@ -28,9 +28,7 @@ pytestmark = pytest.mark.usefixtures("small")
 
 @pytest.mark.parametrize("objective", ["analytic", "sampled"])
 @pytest.mark.parametrize("model", [key for key in MODELS if key != "kalman"])  # that is not of speech
-def test_training_lowers_the_loss(
-    corpus: Path, tmp_path: Path, model: str, objective: str
-) -> None:
+def test_training_lowers_the_loss(corpus: Path, tmp_path: Path, model: str, objective: str) -> None:
     def losses(rate: float) -> list[float]:
         options = {"objective": objective, "warmup": 0, "epochs": 3, "batch_size": 4, "learning_rate": rate}
         # (On the corpus learned from: one held-out tone, of another pitch than all others, says little.)
