@@ -53,41 +53,31 @@ def vae(m: Any, g: Any, p: Tensor) -> Terms:
     return mean, lv, nothing, nothing, log_variance(m.head, m.decoder(z))
 
 
-def rvae(m: Any, g: Any, p: Tensor) -> Terms:
-    """RVAE: an LSTM over the draws in the encoder, one over all of them in the decoder."""
-    of_x = g.from_x(g.summary(log_power(p, g.read)))
-    cell, B = g.memory.rnn, len(p)
-    z, h = p.new_zeros(B, m.latent), p.new_zeros(B, cell.hidden_size)
+def rvae_path(m: Any, g: Any, of_x: Tensor) -> list[Tensor]:
+    """The encoder's loop of an RVAE, an LSTM over the draws: mean, log-variance and z."""
+    cell, B = g.memory.rnn, len(of_x)
+    z, h = of_x.new_zeros(B, m.latent), of_x.new_zeros(B, cell.hidden_size)
     c, means, lvs, zs = h, [], [], []
-    for t in range(p.shape[1]):
+    for t in range(of_x.shape[1]):
         h, c = torch.lstm_cell(z, (h, c), *cell.all_weights[0])
         z, mean, lv = draw(of_x[:, t] + g.from_z(h))
         means.append(mean), lvs.append(lv), zs.append(z)
-    mean, lv, z = stack(means, lvs, zs)
+    return stack(means, lvs, zs)
+
+
+def rvae(m: Any, g: Any, p: Tensor) -> Terms:
+    """RVAE: the loop, and an LSTM over all draws in the decoder."""
+    mean, lv, z = rvae_path(m, g, g.from_x(g.summary(log_power(p, g.read))))
     nothing = torch.zeros_like(mean)
     return mean, lv, nothing, nothing, log_variance(m.head, m.memory.rnn(z)[0])
 
 
 def causal_rvae(m: Any, g: Any, p: Tensor) -> Terms:
-    """As the RVAE, but its decoder's memory wants time first."""
-    *rest, _ = rvae_path(m, g, p)
-    mean, lv, z = rest
+    """As the RVAE, but its encoder reads backward alone, and its decoder's memory wants time first."""
+    mean, lv, z = rvae_path(m, g, g.from_x(backward(g.summary, log_power(p, g.read))))
     nothing = torch.zeros_like(mean)
     h = m.memory.rnn(z.transpose(0, 1))[0].transpose(0, 1)
     return mean, lv, nothing, nothing, log_variance(m.head, h)
-
-
-def rvae_path(m: Any, g: Any, p: Tensor) -> tuple[Tensor, ...]:
-    """The encoder's loop of an RVAE."""
-    of_x = g.from_x(backward(g.summary, log_power(p, g.read)))
-    cell, B = g.memory.rnn, len(p)
-    z, h = p.new_zeros(B, m.latent), p.new_zeros(B, cell.hidden_size)
-    c, means, lvs, zs = h, [], [], []
-    for t in range(p.shape[1]):
-        h, c = torch.lstm_cell(z, (h, c), *cell.all_weights[0])
-        z, mean, lv = draw(of_x[:, t] + g.from_z(h))
-        means.append(mean), lvs.append(lv), zs.append(z)
-    return (*stack(means, lvs, zs), h)
 
 
 def dkf(m: Any, g: Any, p: Tensor) -> Terms:

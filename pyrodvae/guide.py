@@ -13,7 +13,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from pyrodvae.dvae import BATCH, DVAE, SEGMENT, check_sequences, fit_statistics
-from pyrodvae.nets import Direction, Memory, Summary, frame_mask, gaussian, mlp
+from pyrodvae.nets import Direction, Memory, Summary, frame_mask, gaussian, mlp, tail
 from pyrodvae.observations import make_features
 from pyrodvae.program import Program
 from pyrodvae.rollout import Rollout, Step
@@ -201,7 +201,8 @@ class RecurrentGuide(Guide):
         elif hidden and not before:
             sizes += [hidden]
         self.dense = mlp(sizes)
-        first, *rest = [*after, 2 * model.latent]
+        ends = [*after, 2 * model.latent]
+        first = ends[0]
         self.from_x = nn.Linear(self.summary.size if self.recurrent else sizes[-1], first)
         if self.has_segment:
             self.segment = SegmentEncoder(sizes[-1], hidden, model.segment)
@@ -213,11 +214,7 @@ class RecurrentGuide(Guide):
                 self.memory = Memory(z_sizes[-1], z_hidden or hidden, z_layers)
                 z_sizes.append(z_hidden or hidden)
             self.from_z = nn.Linear(z_sizes[-1], first, bias=False)
-        tail: list[nn.Module] = []
-        for size in rest:
-            tail += [nn.Tanh(), nn.Linear(first, size)]
-            first = size
-        self.tail = nn.Sequential(*tail)
+        self.tail = tail(ends)
 
     def begin(self, x: Tensor, lengths: Tensor | None) -> Tensor | None:
         """Sample w (B, W), where the model has it."""

@@ -61,6 +61,12 @@ def mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.Tanh) -> nn.Seque
     return nn.Sequential(*(module for pair in layers for module in pair))
 
 
+def tail(sizes: Sequence[int]) -> nn.Sequential:
+    """What follows a linear layer of the first size: tanh and a linear layer, to each of the others."""
+    layers = [(nn.Tanh(), nn.Linear(i, o)) for i, o in itertools.pairwise(sizes)]
+    return nn.Sequential(*(module for pair in layers for module in pair))
+
+
 class Memory(nn.Module):
     """A recurrent network that reads windows of any length and takes up where the last window ended.
 

@@ -19,11 +19,11 @@ from torch.nn.utils.rnn import pad_sequence
 from pyrodvae.data import CROPS
 from pyrodvae.dvae import DVAE
 from pyrodvae.guide import Guide
-from pyrodvae.objective import density, latents, traces
+from pyrodvae.objective import latents
 from pyrodvae.observations import DATA
 from pyrodvae.program import local_parameters
 from pyrodvae.settings import check_seed
-from pyrodvae.synthesis import Means
+from pyrodvae.synthesis import decoded
 from pyrodvae.trainer import TrainConfig, Trainer
 
 Data = Tensor | npt.NDArray[Any] | Sequence[Tensor | npt.NDArray[Any]]
@@ -244,11 +244,7 @@ def reconstruct(model: DVAE, guide: Guide, x: Data) -> TorchDistribution:
     Raises:
         ValueError: what :func:`read` refuses.
     """
-    batch, lengths = padded(read(model, x))
-    with Means():
-        _, p = traces(model, guide, batch, lengths)
-    p_x: TorchDistribution = density(p, "x")
-    return p_x
+    return decoded(model, guide, *padded(read(model, x)))
 
 
 @torch.no_grad()

@@ -15,6 +15,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrodvae.audio import Waveform
+from pyrodvae.dvae import DVAE
+from pyrodvae.guide import Guide
 from pyrodvae.objective import density, latents, traces
 from pyrodvae.program import local_parameters
 from pyrodvae.rollout import Rollout
@@ -52,10 +54,10 @@ class Means(Messenger):
 
 
 @torch.no_grad()
-def decoded(run: Run, x: Tensor) -> TorchDistribution:
+def decoded(model: DVAE, guide: Guide, x: Tensor, lengths: Tensor | None = None) -> TorchDistribution:
     """p(x | z̄) of data x (B, T, F), z̄ the means of the guide: event (T, F)."""
     with Means():
-        _, p = traces(run.model, run.guide, x)
+        _, p = traces(model, guide, x, lengths)
     p_x: TorchDistribution = density(p, "x")
     return p_x
 
@@ -69,7 +71,7 @@ def reconstruct(run: Run, s: Tensor) -> Tensor:
     with z̄ the :func:`mean_path` of the guide: the magnitude is the standard deviation that the
     decoder gives the bin, the phase that of s. A model with feedback sees the clean frames of s.
     """
-    return decoded(run, s).variance.sqrt() * s.sgn()
+    return decoded(run.model, run.guide, s).variance.sqrt() * s.sgn()
 
 
 def resynthesize(waveform: Waveform, rate: int, run: Run) -> Waveform:

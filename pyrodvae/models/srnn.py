@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyrodvae.dvae import DVAE
 from pyrodvae.guide import Guide, Sees
-from pyrodvae.nets import Memory, Summary, from_start, gaussian, join, mlp
+from pyrodvae.nets import Memory, Summary, from_start, gaussian, join, mlp, tail
 from pyrodvae.observations import DATA, make_features, make_head
 from pyrodvae.once import once
 from pyrodvae.rollout import Rollout, Step
@@ -201,11 +201,10 @@ class SRNNGuide(Guide):
         sizes = [model.config["hidden"] + model.observed, *before]
         self.dense = mlp(sizes)
         self.summary = Summary(sizes[-1], hidden, "backward", layers)
-        first = [*after, 2 * model.latent][0]
-        self.from_g = nn.Linear(hidden, first)
-        self.from_z = nn.Linear(model.latent, first, bias=False)
-        end = nn.Sequential(nn.Tanh(), *mlp(after), nn.Linear(after[-1], 2 * model.latent)) if after else ()
-        self.tail = nn.Sequential(*end)
+        ends = [*after, 2 * model.latent]
+        self.from_g = nn.Linear(hidden, ends[0])
+        self.from_z = nn.Linear(model.latent, ends[0], bias=False)
+        self.tail = tail(ends)
 
     def context(self, x: Tensor, lengths: Tensor | None, shared: Any) -> Tensor:
         """The first layer of c_t on g_t: linear, so this part of it stays outside the loop over frames."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyrodvae.dvae import DVAE
 from pyrodvae.guide import Guide, Sees
-from pyrodvae.nets import Memory, gaussian, join, mlp, shift
+from pyrodvae.nets import Memory, gaussian, join, mlp, shift, tail
 from pyrodvae.observations import make_features, make_head
 from pyrodvae.once import once
 from pyrodvae.rollout import Rollout, Step
@@ -148,11 +148,10 @@ class VRNNGuide(Guide):
         self.config = {"after": [*after]}
         self.of_model = (model,)  # in a tuple, a module is not registered: its parameters stay its own
         self.x_size = [model.observed, *model.config["before"]][-1]
-        first = [*after, 2 * model.latent][0]
-        self.from_x = nn.Linear(self.x_size, first)
-        self.from_h = nn.Linear(model.config["hidden"], first, bias=False)
-        end = nn.Sequential(nn.Tanh(), *mlp(after), nn.Linear(after[-1], 2 * model.latent)) if after else ()
-        self.tail = nn.Sequential(*end)
+        ends = [*after, 2 * model.latent]
+        self.from_x = nn.Linear(self.x_size, ends[0])
+        self.from_h = nn.Linear(model.config["hidden"], ends[0], bias=False)
+        self.tail = tail(ends)
 
     def posterior(self, x: Tensor, lengths: Tensor | None = None, shared: Any = None) -> Rollout:
         """q(z_{1:T} | x), which shares h with the prior."""
