@@ -52,6 +52,9 @@ class DVAE(Program):
     """Whether the conditionals look at x_{<t}; where they do not, ``x_prev`` is None."""
     recursive: ClassVar[bool] = True
     """Whether z_t looks at z_{<t}; where it does not, one window draws all frames."""
+    reach: ClassVar[int | None] = None
+    """How many later frames have conditionals that z_t enters: 0 if frames are independent, 1 in a state
+    space; None if any may. With it kernels know which frames may be accepted on their own."""
     segment: int = 0
     """W, the size of the segment latent w that :meth:`begin` samples; 0 where there is none."""
 

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from pyrodvae.engines.base import Engine
+from pyrodvae.engines.hmc import MALA, BatchedHMC
 from pyrodvae.engines.langevin import Langevin
+from pyrodvae.engines.mh import MH
 from pyrodvae.engines.vem import VEM
 
-ENGINES: dict[str, type[Engine]] = {"langevin": Langevin, "vem": VEM}
+ENGINES: dict[str, type[Engine]] = {
+    "langevin": Langevin,
+    "vem": VEM,
+    "mh": MH,
+    "mala": MALA,
+    "hmc-batched": BatchedHMC,
+}
 
-__all__ = ["ENGINES", "VEM", "Engine", "Langevin"]
+__all__ = ["ENGINES", "MALA", "MH", "VEM", "BatchedHMC", "Engine", "Langevin"]

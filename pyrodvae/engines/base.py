@@ -30,3 +30,13 @@ class Engine(ABC):
     @abstractmethod
     def step(self, target: Target, state: Any) -> tuple[Any, dict[str, Tensor]]:
         """One step: the next state, and diagnostics."""
+
+    def planned(self, iterations: int) -> Engine:
+        """This engine, knowing how many steps there will be; most do not care."""
+        return self
+
+
+def check(engine: Engine, holds: bool, otherwise: str) -> None:
+    """Raise a ValueError that names the engine and what is wrong with its settings, unless it holds."""
+    if not holds:
+        raise ValueError(f"{engine} cannot run: {otherwise}.")

@@ -79,6 +79,7 @@ class DKF(DVAE):
     """
 
     feedback: ClassVar[bool] = False
+    reach: ClassVar[int | None] = 1
 
     def __init__(
         self,

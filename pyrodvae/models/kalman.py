@@ -40,6 +40,7 @@ class Kalman(DVAE):
     """
 
     feedback: ClassVar[bool] = False
+    reach: ClassVar[int | None] = 1
     speech: ClassVar[bool] = False
 
     Q_tril: Tensor

@@ -32,6 +32,7 @@ class VAE(DVAE):
 
     feedback: ClassVar[bool] = False
     recursive: ClassVar[bool] = False
+    reach: ClassVar[int | None] = 0
 
     def __init__(
         self,
