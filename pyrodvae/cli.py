@@ -114,7 +114,7 @@ def _enhance(kinds: Any) -> None:
     p.add_argument("inputs", nargs="+", metavar="IN", help="a sound file, or a folder of them")
     _output(p, "the file to write; for a folder or several inputs, a folder")
     p.add_argument("--model", default="rvae", metavar="KEY|RUN", help="shipped weights or a run (rvae)")
-    p.add_argument("--engine", default="langevin", metavar="KEY", help="see 'pyrodvae list' (langevin)")
+    p.add_argument("--engine", default="langevin", metavar="KEY[+KEY]", help="see 'pyrodvae list' (langevin)")
     _seed(p)
     _enhancement(p)
     _force(p)
@@ -175,11 +175,13 @@ def _evaluate(kinds: Any) -> None:
     )
     p.add_argument("--limit", type=int, metavar="N", help="take N recordings, evenly spread")
     _selection(p, "test", "")
-    p.add_argument("--engine", nargs="+", default=["langevin"], metavar="KEY", help="one or more (langevin)")
+    engines = "one or more; joined by + they take turns (langevin)"
+    p.add_argument("--engine", nargs="+", default=["langevin"], metavar="KEY[+KEY]", help=engines)
     p.add_argument("--seed", type=int, nargs="+", dest="seeds", metavar="N", help="one or more (0)")
     p.set_defaults(seed=None)
     _metrics(p)
     p.add_argument("--out", type=Path, metavar="CSV", help="a row for each run; a rerun does what is missing")
+    p.add_argument("--plot", metavar="PNG", help="also a picture of the first metric against time")
     _enhancement(p)
 
 
@@ -205,7 +207,12 @@ def _import(kinds: Any) -> None:
 
 def _list(kinds: Any) -> None:
     p = _command(kinds, "list", commands.run_list, "list what there is", "engines")
-    p.add_argument("what", nargs="?", choices=["models", "guides", "engines"])
+    p.add_argument(
+        "what",
+        nargs="?",
+        choices=["models", "guides", "engines", "matrix"],
+        help="all but the matrix, which tries every engine with every model and takes seconds",
+    )
 
 
 # --- options that several commands have

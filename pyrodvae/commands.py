@@ -8,6 +8,8 @@ import math
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
@@ -16,14 +18,15 @@ from tqdm import tqdm
 from pyrodvae import whole
 from pyrodvae.audio import AudioError, read_audio
 from pyrodvae.audio_writer import format_of, write_audio
-from pyrodvae.engines import ENGINES, Engine
+from pyrodvae.engines import ENGINES, Chain, Engine
 from pyrodvae.enhance import EnhanceConfig, make_engine
 from pyrodvae.evaluate import System, enhancer, evaluate, resynthesizer
 from pyrodvae.files import Transform, enhancing, plan, resynthesizing, transform_files
 from pyrodvae.guides import GUIDES
+from pyrodvae.matrix import try_all
 from pyrodvae.metrics import score
 from pyrodvae.models import MODELS
-from pyrodvae.plots import plot_spectrogram
+from pyrodvae.plots import plot_costs, plot_spectrogram
 from pyrodvae.published import import_weights
 from pyrodvae.settings import apply, describe
 from pyrodvae.synthesis import generate
@@ -93,6 +96,10 @@ def run_evaluate(options: Namespace) -> int:
         raise ValueError("Give the recordings: --pairs DIR, --speech DIR --noise DIR, or --speech DIR alone.")
     if not all(abs(snr) <= 100 for snr in options.snr):
         raise ValueError(f"--snr takes ratios between -100 and 100 dB, not {options.snr}.")
+    if options.plot and not (options.pairs or options.noise):
+        raise ValueError("--plot shows what enhancement gains: give --pairs, or --speech with --noise.")
+    if options.plot and not Path(options.plot).parent.is_dir():
+        raise ValueError(f"{options.plot} cannot be written: its folder does not exist.")
     if options.pairs:
         trials = pairs(options.pairs, options.limit)
     elif options.noise:
@@ -112,6 +119,8 @@ def run_evaluate(options: Namespace) -> int:
     )
     if results.rows:
         print(results.table())
+        if options.plot:
+            plot_costs(results.costs(), results.metrics[0], options.plot)
     return _complain(results.failed, len(trials), "recordings")
 
 
@@ -150,7 +159,10 @@ def run_import(options: Namespace) -> int:
 
 
 def run_list(options: Namespace) -> int:
-    """List models, guides and engines by their keys."""
+    """List models, guides and engines by their keys, or try which work together."""
+    if options.what == "matrix":
+        print(try_all().table())
+        return 0
     tables: dict[str, dict[str, str]] = {
         "models": {
             key: _headline(model) + (" [weights]" if (SHIPPED / key / WEIGHTS).is_file() else "")
@@ -191,9 +203,26 @@ def _complain(failed: Sequence[tuple[object, str]], total: int, what: str) -> in
 
 def _enhancement(options: Namespace, keys: Sequence[str]) -> tuple[EnhanceConfig, list[Engine]]:
     """The settings of enhancement and of each engine."""
-    texts = _assignments(options, "iterations", "chains", "noise_rank", "seed")
-    config, *engines = apply(texts, EnhanceConfig(), *(make_engine(key) for key in keys))
-    return config, engines
+    return configured(keys, _assignments(options, "iterations", "chains", "noise_rank", "seed"))
+
+
+def configured(keys: Sequence[str], assignments: Sequence[str]) -> tuple[EnhanceConfig, list[Engine]]:
+    """Settings of enhancement, and engines by their keys, also joined as in ``"encoder+langevin"``.
+
+    A setting goes to all engines that have it, those of a chain one by one.
+
+    Raises:
+        ValueError: no such engine, or a setting that none has.
+    """
+    engines = [make_engine(key) for key in keys]
+    parts = [engine.engines if isinstance(engine, Chain) else (engine,) for engine in engines]
+    config, *found = apply(assignments, EnhanceConfig(), *chain.from_iterable(parts))
+    rest = iter(found)
+    sets = [tuple(islice(rest, len(part))) for part in parts]
+    return config, [
+        replace(engine, engines=given) if isinstance(engine, Chain) else given[0]
+        for engine, given in zip(engines, sets, strict=True)
+    ]
 
 
 def _assignments(options: Namespace, *names: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,17 +13,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pyrodvae.audio import AudioError, check_waveform, read_audio
+from pyrodvae.as_published import enhance_spectrum_as_published, published_form
+from pyrodvae.audio import Waveform
+from pyrodvae.diagnostics import Diagnostics
 from pyrodvae.distributions import power
 from pyrodvae.em import Posterior, em
-from pyrodvae.engines import ENGINES, Engine
-from pyrodvae.noise import NMFNoise
+from pyrodvae.engines import ENGINES, Chain, Engine, Langevin
+from pyrodvae.noise import Multiplicative, NMFNoise
 from pyrodvae.noisy import NoisySpeech
+from pyrodvae.posterior import EstimateKey
 from pyrodvae.settings import check_seed
-from pyrodvae.signal import resample
+from pyrodvae.signal import overlapping, resample
+from pyrodvae.waveforms import centred, read_input
 from pyrodvae.weights import Run, load_run
-
-Waveform = npt.NDArray[np.floating[Any]]
 
 WINDOW_SECONDS, SHARED_SECONDS = 30.0, 1.0
 """Longer recordings are enhanced in windows of this length, faded into each other over the second."""
@@ -37,24 +40,44 @@ class EnhanceConfig:
         chains: S draws of z side by side.
         noise_rank: K of the noise model.
         average: the share of iterations, from the end, that enters the estimate.
+        memory: κ of the noise updates, which from the middle of the iterations on average over all draws
+            with steps i^{-κ} (see :class:`~pyrodvae.noise.Multiplicative`); 0 looks at the last alone.
+        estimate: the mean of ``"mask"`` or of ``"precision"``, see :mod:`pyrodvae.posterior`.
+        tolerance: the relative change of the objective with which the noise counts as found, and only the
+            iterations of the estimate remain; 0 for never.
         gain: whether each frame of speech has a gain of its own.
         seed: of everything random.
+        approach: so many of the iterations are Langevin's where the engine accepts or rejects (mh, mala,
+            hmc …): its small steps would not lead from the encoder's guess to the posterior before the
+            noise model has taken the speech for noise.
+        as_published: run the published algorithm that the engine's key stands for, with its own settings
+            throughout (:mod:`pyrodvae.as_published`); of those here it takes iterations, noise_rank and seed.
     """
 
     iterations: int = 60
-    chains: int = 2
+    chains: int = 1
     noise_rank: int = 8
     average: float = 0.5
+    memory: float = 1.0
+    estimate: EstimateKey = "mask"
+    tolerance: float = 0.0
     gain: bool = False
     seed: int = 0
+    approach: int = 20
+    as_published: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.approach, int | np.integer) or self.approach < 0:
+            raise ValueError(f"approach must be a whole number, at least 0, not {self.approach}.")
         for name, most in (("iterations", 10_000), ("chains", 256), ("noise_rank", 512)):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or not 1 <= value <= most:
                 raise ValueError(f"{name} must be a whole number from 1 to {most}, not {value}.")
         if not 0 < self.average <= 1:
             raise ValueError(f"average is a share between 0 and 1, not {self.average}.")
+        for name, limit in (("memory", 1.0), ("tolerance", math.inf)):
+            if not 0 <= getattr(self, name) <= limit:
+                raise ValueError(f"{name} must be from 0 to {limit:g}, not {getattr(self, name)}.")
         check_seed(self.seed)
 
 
@@ -93,19 +116,37 @@ class Enhanced:
             s[..., frames, :] = posterior.draw(self.noisy[..., frames, :])
         return np.stack([self._to_waveform(one) for one in s])
 
+    @property
+    def diagnostics(self) -> Diagnostics:
+        """Acceptance, effective sample sizes and split R-hat, of all channels and windows."""
+        return Diagnostics.join(posterior.diagnostics for _, posterior in self._windows)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What went wrong on the way and was mended, in sentences; channels and windows count from zero."""
+        return [
+            f"Window {i}: {sentence}" if len(self._windows) > 1 else sentence
+            for i, (_, posterior) in enumerate(self._windows)
+            for sentence in posterior.warnings
+        ]
+
     def plot(self, path: str | Path | None = None) -> Any:
-        """Spectrograms of input, speech, noise and uncertainty, and the objective; a figure."""
+        """A figure: spectrograms, waveforms, objective, log joint of each chain, and acceptance."""
         from pyrodvae.plots import plot_enhanced
 
         return plot_enhanced(self, path)
 
 
 def make_engine(key: str, **settings: Any) -> Engine:
-    """An engine by its key.
+    """An engine by its key; keys joined by "+" make a chain, ``"encoder+langevin+mala"``.
 
     Raises:
         ValueError: no such engine, or a setting that it does not have.
     """
+    if "+" in key:
+        if settings:
+            raise ValueError(f"The engines of '{key}' have settings of their own: make each, and a Chain.")
+        return Chain(tuple(make_engine(part.strip()) for part in key.split("+")))
     if key not in ENGINES:
         raise ValueError(f"No engine is called '{key}'; there are: {', '.join(ENGINES)}.")
     try:
@@ -145,12 +186,12 @@ def enhance(
         WeightsError: the model cannot be loaded.
         ValueError: no such engine, or no sensible sample rate.
     """
-    waveform, rate, name = _read(audio, sample_rate)
+    waveform, rate, name = read_input(audio, sample_rate)
     run = model if isinstance(model, Run) else load_run(model, device)
     engine = make_engine(engine) if isinstance(engine, str) else engine
 
     channels = np.atleast_2d(waveform)
-    at_rate = resample(_centred(channels), rate, run.stft.sample_rate)
+    at_rate = resample(centred(channels), rate, run.stft.sample_rate)
     peak = np.abs(at_rate).max(-1, keepdims=True)
     active = peak[:, 0] > 0  # a silent channel stays silent
     x = run.stft(torch.from_numpy(at_rate[active] / peak[active]).to(device, torch.float32))
@@ -167,7 +208,9 @@ def enhance(
         speech=speech,
         noise=waveform - speech,
         sample_rate=rate,
-        objective=torch.stack([p.objective for _, p in windows], -1),
+        objective=Diagnostics.join(p.diagnostics for _, p in windows)
+        .objective.unflatten(-1, (len(windows), -1))
+        .mT,
         noisy=x,
         mean=mean,
         std=variance.sqrt(),
@@ -182,7 +225,8 @@ def _in_windows(
 ) -> tuple[Tensor, Tensor, list[tuple[int, Posterior]]]:
     """Mean and variance of the speech in x (C, T, F), and (first frame, posterior) of each window."""
     generator = torch.Generator().manual_seed(config.seed)
-    starts, size, ramps = _windows(x.shape[-2], run.stft.frame_rate)
+    rate = run.stft.frame_rate
+    starts, size, ramps = overlapping(x.shape[-2], round(WINDOW_SECONDS * rate), round(SHARED_SECONDS * rate))
     mean, variance = torch.zeros_like(x), torch.zeros_like(x.real)
     windows: list[tuple[int, Posterior]] = []
     for i, (start, ramp) in enumerate(zip(starts, ramps, strict=True)):
@@ -214,80 +258,28 @@ def enhance_spectrum(
     The encoder knows clean speech only, so it reads a crudely enhanced x: each bin turned down by
     spectral subtraction of twice the first guess of the noise.
     """
+    if config.as_published:
+        form, seed = published_form(engine, run), config.seed
+        return enhance_spectrum_as_published(x, run, form, config.iterations, seed, config.noise_rank, each)
     noise = NMFNoise.from_quiet_frames(x, config.noise_rank, generator)
     gain = (1 - 2 * noise.variance / power(x).clamp(min=1e-12)).clamp(min=0.05).sqrt()
     g = torch.ones_like(x[..., :1].real) if config.gain else None
     model = NoisySpeech(run.model, noise, g)
     with torch.no_grad():
         z = run.guide.posterior(x * gain).rsample((config.chains,))
-    return em(model, run.guide, x, engine, z, iterations=config.iterations, average=config.average, each=each)
-
-
-def _read(audio: str | Path | npt.ArrayLike, sample_rate: int | None) -> tuple[Waveform, int, str]:
-    """The waveform (N,) or (C, N), its rate and its name, checked."""
-    if audio is None:
-        raise AudioError("There is no audio: give a file or a waveform.")
-    if isinstance(audio, str | Path):
-        if sample_rate is not None:
-            raise ValueError("A file knows its sample rate: leave sample_rate out.")
-        waveform, rate = read_audio(audio)
-        check_waveform(waveform, audio, rate)
-        return waveform, rate, str(audio)
-    if sample_rate is None:
-        raise ValueError("A waveform needs its sample_rate in Hz: enhance(x, sample_rate=16_000).")
-    number: Any = sample_rate  # whatever the caller gave
-    if (
-        not isinstance(number, int | float | np.number)
-        or not 4000 <= float(number) <= 384_000
-        or float(number) % 1
-    ):
-        raise ValueError(f"sample_rate is in Hz, between 4000 and 384000, not {sample_rate!r}.")
-    waveform = _array(audio)
-    if waveform.ndim not in (1, 2) or not np.issubdtype(waveform.dtype, np.floating):
-        raise AudioError(
-            f"The waveform must be floats of shape (N,) or (C, N), not {waveform.dtype} of shape "
-            f"{waveform.shape}."
-        )
-    if waveform.ndim == 2 and waveform.shape[0] > waveform.shape[1]:
-        raise AudioError(f"The waveform has shape {waveform.shape}: give channels first, (C, N).")
-    check_waveform(waveform, "The waveform", int(sample_rate))
-    return waveform, int(sample_rate), "waveform"
-
-
-def _array(audio: Any) -> npt.NDArray[Any]:
-    """As an array; floats of any width become those of 32 or 64 bits that can be resampled."""
-    if isinstance(audio, Tensor):
-        audio = audio.detach().cpu()
-        audio = audio.float() if audio.dtype in (torch.bfloat16, torch.float16) else audio
-    try:
-        waveform = np.asarray(audio)
-    except (TypeError, ValueError) as error:
-        raise AudioError("The waveform cannot be read as an array of numbers.") from error
-    floating = np.issubdtype(waveform.dtype, np.floating)
-    return waveform.astype(np.float32, copy=False) if floating and waveform.dtype != np.float64 else waveform
-
-
-def _centred(channels: Waveform) -> Waveform:
-    """The waveform (C, N) without its offset, which would click at the ends; silence stays silent."""
-    sounding = channels != 0
-    count = sounding.sum(-1, keepdims=True).clip(1)
-    offset = (channels.sum(-1, keepdims=True, dtype=np.float64) / count).astype(channels.dtype)
-    audible = np.abs(offset) > 0.01 * np.abs(channels).max(-1, keepdims=True)
-    return channels - offset * (sounding & audible)
-
-
-def _windows(frames: int, frame_rate: float) -> tuple[list[int], int, list[Tensor]]:
-    """First frames of overlapping windows, their size, and weights (size, 1) that sum to one."""
-    size, shared = round(WINDOW_SECONDS * frame_rate), round(SHARED_SECONDS * frame_rate)
-    if frames <= size:
-        return [0], frames, [torch.ones(frames, 1)]
-    count = -(-(frames - shared) // (size - shared))
-    size = -(-(frames - shared) // count) + shared  # of equal length, so that none is short
-    starts = [min(i * (size - shared), frames - size) for i in range(count)]
-    total, ramps = torch.zeros(frames), []
-    for start in starts:
-        t = torch.arange(size) + 1.0
-        ramp = torch.minimum(torch.minimum(t, t.flip(0)) / (shared + 1), torch.ones(size))
-        ramps.append(ramp)
-        total[start : start + size] += ramp
-    return starts, size, [(r / total[s : s + size])[:, None] for s, r in zip(starts, ramps, strict=True)]
+    if engine.local and 0 < config.approach < config.iterations:
+        engine = Chain((Langevin(), engine), (config.approach, config.iterations - config.approach))
+    engine = engine.planned(config.iterations)
+    return em(
+        model,
+        run.guide,
+        x,
+        engine,
+        z,
+        iterations=config.iterations,
+        average=config.average,
+        estimate=config.estimate,
+        m_step=Multiplicative(config.memory, config.iterations // 2),
+        tolerance=config.tolerance,
+        each=each,
+    )

@@ -8,11 +8,9 @@ import io
 import math
 import time
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, stdev
 
 import numpy.typing as npt
 from tqdm import tqdm
@@ -20,14 +18,12 @@ from tqdm import tqdm
 from pyrodvae.engines import Engine
 from pyrodvae.enhance import EnhanceConfig, enhance
 from pyrodvae.metrics import METRICS, Measurement, score
+from pyrodvae.results import Results, Row
 from pyrodvae.settings import check_seed, describe
 from pyrodvae.synthesis import resynthesize
 from pyrodvae.trials import RATE, Array, Trial
 from pyrodvae.weights import Run
 from pyrodvae.whole import save, telling
-
-Row = dict[str, str]
-RunKey = tuple[str, str, str]  # file, seed and ratio: what tells the runs of one system apart
 
 KEY = ("model", "system", "settings", "seed", "file", "noise", "snr", "content")
 """The columns that tell one run from another."""
@@ -77,45 +73,6 @@ def fingerprint(run: Run) -> str:
             digest.update(name.encode())
             digest.update(value.cpu().numpy().tobytes())
     return digest.hexdigest()[:8]
-
-
-@dataclass
-class Results:
-    """What was measured, and what could not be.
-
-    Args:
-        metrics: names.
-        rows: one for each system, recording and seed; numbers as text, as in the CSV file.
-        failed: (file, reason) of each recording that could not be used.
-    """
-
-    metrics: tuple[str, ...]
-    rows: list[Row] = field(default_factory=list)
-    failed: list[tuple[str, str]] = field(default_factory=list)
-
-    def table(self) -> str:
-        """Mean ± standard error over recordings of input, output and improvement, as text.
-
-        The runs of one recording (seeds, and ratios in the lines "all") are averaged first; the
-        recordings of one speaker count as independent. Runs with a score that is NaN or infinite are
-        left out of the means, and counted with their reasons below. The worst run is the one that
-        improved least.
-        """
-        lines = [("system", "snr", "metric", "files", "input", "output", "improvement", "worst")]
-        snrs = sorted({row["snr"] for row in self.rows}, key=lambda snr: float(snr or 0))
-        systems = list(dict.fromkeys(row["system"] for row in self.rows))
-        for system in systems:
-            for snr in [*snrs, *(["all"] if len(snrs) > 1 else [])]:
-                rows = [r for r in self.rows if r["system"] == system and snr in (r["snr"], "all")]
-                lines += [(system, snr, name, *_summary(rows, name)) for name in self.metrics if rows]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
-        for system in systems:
-            rtf = fmean(float(r["rtf"]) for r in self.rows if r["system"] == system)
-            text.append(f"{system}: {rtf:.3f} seconds per second of sound")
-        missing = Counter(why for row in self.rows for why in row["reasons"].split(" | ") if why)
-        text += [f"not in the means, {count} times: {why}" for why, count in missing.items()]
-        return "\n".join(text)
 
 
 def evaluate(
@@ -241,37 +198,3 @@ class Table:
         line = io.StringIO()
         csv.DictWriter(line, self.columns, lineterminator="\n").writerow(row)
         return line.getvalue()
-
-
-def _summary(rows: list[Row], name: str) -> tuple[str, str, str, str, str]:
-    """Cells of the table: recordings, input, output, improvement, and the worst run."""
-    inputs: dict[RunKey, float] = {}
-    outputs: dict[RunKey, float] = {}
-    gains: dict[RunKey, float] = {}
-    for row in rows:
-        run = (row["file"], row["seed"], row["snr"])
-        before, after = (float(row[f"{name}_{side}"] or "nan") for side in ("in", "out"))
-        if math.isfinite(after - before):  # so that the three columns are of the same runs
-            inputs[run], outputs[run], gains[run] = before, after, after - before
-        elif math.isnan(before) and not row[f"{name}_in"] and math.isfinite(after):
-            outputs[run] = after  # resynthesis has no input
-    digits = 2 if "sdr" in name else 3
-    judged = gains or outputs
-    worst = ""
-    if judged:
-        run = min(judged, key=lambda r: judged[r])
-        worst = f"{judged[run]:{'+' if gains else ''}.{digits}f} {run[0]} seed {run[1]}"
-    files = f"{len({run[0] for run in outputs})} of {len({row['file'] for row in rows})}"
-    return files, _mean(inputs, digits), _mean(outputs, digits), _mean(gains, digits, "+"), worst
-
-
-def _mean(values: dict[RunKey, float], digits: int, sign: str = "") -> str:
-    """Mean ± standard error over recordings, the runs of one averaged first."""
-    groups: dict[str, list[float]] = {}
-    for (file, _, _), value in values.items():
-        groups.setdefault(file, []).append(value)
-    means = [fmean(group) for group in groups.values()]
-    if not means:
-        return ""
-    text = f"{fmean(means):{sign}.{digits}f}"
-    return text if len(means) == 1 else f"{text} ± {stdev(means) / math.sqrt(len(means)):.{digits}f}"

@@ -1,6 +1,10 @@
-"""The noise: non-negative matrix factorisation of its variance."""
+"""The noise: non-negative matrix factorisation of its variance, and the M-step that updates it."""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +14,9 @@ from pyrodvae.observations import POWER_FLOOR
 
 TINY = 1e-30
 """A pattern that has died has zero over zero in its update; it stays dead."""
+
+FLOOR = 1e-9
+"""Of activations and gains: far below what is heard, and a product that is never zero can rise again."""
 
 
 class NMFNoise(nn.Module):
@@ -37,7 +44,11 @@ class NMFNoise(nn.Module):
     @property
     def variance(self) -> Tensor:
         """(WH)ᵀ, (B, T, F), linear power."""
-        return (self.W @ self.H).mT + POWER_FLOOR
+        return (self.H.mT @ self.W.mT).add_(POWER_FLOOR)
+
+    def forward(self) -> Tensor:
+        """The variance (B, T, F) as a program sees it: given, where :class:`BayesianNMF` draws it."""
+        return self.variance
 
     @classmethod
     def from_quiet_frames(
@@ -71,54 +82,155 @@ class NMFNoise(nn.Module):
         return cls(W / level, H)
 
 
-class MStep:
-    r"""The maximisation over noise (and gain) given draws of the speech variance.
+class Memory(NamedTuple):
+    """What an M-step keeps of earlier draws: the slopes of its majorisers, as wide as what they are of.
 
-    With :math:`V_r = g v_r + WH`, :math:`A = |x|^2 \odot \sum_r V_r^{-2}` and
-    :math:`C = \sum_r V_r^{-1}`,
-
-    .. math::
-        W \leftarrow W \odot \sqrt{\frac{A H^T}{C H^T}}, \qquad
-        H \leftarrow H \odot \sqrt{\frac{W^T A}{W^T C}}, \qquad
-        g_t \leftarrow g_t \sqrt{\frac{\sum_f |x|^2 \sum_r v_r V_r^{-2}}{\sum_f \sum_r v_r V_r^{-1}}}
-
-    each with V refreshed in between; none of them ever raises the objective
-    :math:`\sum_{r,t,f} \log V_r + |x|^2 / V_r`.
-
-    Source: Leglaive, Girin & Horaud 2018 (the M-step of Monte Carlo EM).
+    Args:
+        W: (B, F, K). H: (B, K, T). gain: (B, T, 1). All zero at the start.
+        steps: how many M-steps there were.
     """
 
-    @staticmethod
-    @torch.no_grad()
-    def noise(noise: NMFNoise, x_power: Tensor, speech: Tensor) -> None:
-        """Update W, then H, in place; columns of W keep unit sum.
+    W: Tensor
+    H: Tensor
+    gain: Tensor
+    steps: int
+
+
+class MStep(ABC):
+    """The maximisation over noise (and gain) given draws of the speech variance, state in and state out.
+
+    ::
+
+        memory = m_step.init()
+        gain, memory = m_step.step(noise, gain, x_power, variance, memory)   # noise changes in place
+    """
+
+    def init(self) -> Memory:
+        """The memory before the first step."""
+        none = torch.zeros(())
+        return Memory(none, none, none, 0)
+
+    @abstractmethod
+    def step(
+        self, noise: NMFNoise, gain: Tensor | None, x_power: Tensor, variance: Tensor, memory: Memory
+    ) -> tuple[Tensor | None, Memory]:
+        """Update W, then H and the gain: the noise in place, gain and memory anew.
 
         Args:
+            noise: (W, H) of the sequences.
+            gain: g (B, T, 1); None stays None.
             x_power: |x|², (B, T, F).
-            speech: draws of g·v, (S, B, T, F).
+            variance: draws of v, without gain, (S, B, T, F).
+            memory: what the last step, or :meth:`init`, returned.
         """
-        A, C = _ratios(x_power, speech, noise.variance)
-        Ht = noise.H.mT
-        noise.W *= ((A.mT @ Ht) / (C.mT @ Ht + TINY)).sqrt()
-        A, C = _ratios(x_power, speech, noise.variance)
-        noise.H *= ((A @ noise.W) / (C @ noise.W + TINY)).sqrt().mT
+
+
+@dataclass(frozen=True)
+class Multiplicative(MStep):
+    r"""Multiplicative updates, which can average over the draws of all iterations so far.
+
+    With :math:`V_r = g v_r + WH`, :math:`A = |x|^2 \odot \langle V_r^{-2} \rangle_r` and
+    :math:`C = \langle V_r^{-1} \rangle_r`, means over the draws,
+
+    .. math::
+        W &\leftarrow W \odot \sqrt{\frac{A H^T}{C H^T}}, \qquad
+        H \leftarrow H \odot \sqrt{\frac{W^T A}{W^T C}}, \\
+        g_t &\leftarrow g_t \sqrt{\frac{\sum_f |x|^2 \langle v_r V_r^{-2} \rangle}
+                                      {\sum_f \langle v_r V_r^{-1} \rangle}}
+
+    H and g together, from the same V: it is linear in both. None ever raises the objective
+    :math:`\langle \log V_r + |x|^2 / V_r \rangle`, because each finds the minimum of a majoriser of it,
+    :math:`a/W + cW` with :math:`a = W_{old}^2 \odot A H^T` and :math:`c = C H^T` (likewise for H and g).
+
+    The draws change in every iteration, and so would the minimum. With ``kappa`` above zero a and c
+    are means over iterations, :math:`\bar c_i = (1 - ρ_i)\, \bar c_{i-1} + ρ_i c_i`. As the last
+    minimum was at :math:`\bar a / W^2 = \bar c`, one of the two is enough to remember, and the update is
+
+    .. math::
+        W \leftarrow W \odot \sqrt{\frac{(1 - ρ) \bar c + ρ A H^T}{(1 - ρ) \bar c + ρ\, C H^T}},
+        \qquad ρ_i = \max(1, i + 1 - \text{settle})^{-κ}
+
+    Args:
+        kappa: κ. 0 forgets all earlier draws; between ½ and 1 the updates converge although each has
+            few draws.
+        settle: the number of first steps, far from the optimum, that are forgotten all the same.
+
+    Source: Leglaive, Girin & Horaud 2018 (M-step); Lefèvre, Bach & Févotte, *Online algorithms for
+    nonnegative matrix factorization with the Itakura-Saito divergence* (2011; sums of majorisers);
+    Delyon, Lavielle & Moulines 1999 (stochastic approximation EM, ρ).
+    """
+
+    kappa: float = 0.0
+    settle: int = 10
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.kappa <= 1 or self.settle < 0:
+            raise ValueError(f"{self} cannot run: kappa is between 0 and 1, settle not negative.")
+
+    @torch.no_grad()
+    def step(
+        self, noise: NMFNoise, gain: Tensor | None, x_power: Tensor, variance: Tensor, memory: Memory
+    ) -> tuple[Tensor | None, Memory]:
+        """See :meth:`MStep.step`; columns of W keep unit sum."""
+        rho = max(1, memory.steps + 1 - self.settle) ** -self.kappa
+        inverse = torch.empty_like(variance)
+        above, below = terms_of_W(noise, gain, x_power, variance, inverse)
+        ratio, W = _damped(above, below, memory.W, rho)
+        noise.W *= ratio
+        (above, below), of_gain = terms_of_H(noise, gain, x_power, variance, inverse)
+        ratio, H = _damped(above, below, memory.H, rho)
+        noise.H *= ratio
+        g = memory.gain
+        if gain is not None and of_gain is not None:
+            ratio, g = _damped(*of_gain, g, rho)
+            gain = (gain * ratio).clamp(min=FLOOR)
         total = noise.W.sum(1, keepdim=True).clamp(min=POWER_FLOOR)
         noise.W /= total
-        noise.H *= total.mT
+        noise.H.mul_(total.mT).clamp_(min=FLOOR)
+        return gain, Memory(W * total, H / total.mT, g, memory.steps + 1)
 
-    @staticmethod
-    @torch.no_grad()
-    def gain(gain: Tensor, noise: NMFNoise, x_power: Tensor, variance: Tensor) -> Tensor:
-        """The gain (B, T, 1) after one update, given draws of v (without gain), (S, B, T, F)."""
-        inverse = 1 / (gain * variance + noise.variance)
+
+PLAIN = Multiplicative()
+"""The M-step of Monte Carlo EM: every iteration has its own draws alone."""
+
+
+def _damped(above: Tensor, below: Tensor, kept: Tensor, rho: float) -> tuple[Tensor, Tensor]:
+    """By what a factor is multiplied, and the slope c that is to be kept."""
+    above, below = (rho * new + (1 - rho) * kept for new in (above, below))
+    return (above / (below + TINY)).sqrt(), below
+
+
+def terms_of_W(
+    noise: NMFNoise, gain: Tensor | None, x_power: Tensor, variance: Tensor, inverse: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A Hᵀ and C Hᵀ of :class:`Multiplicative`, (B, F, K); ``inverse`` is room for 1/V."""
+    _invert(noise, gain, variance, inverse)
+    C = inverse.mean(0)
+    A = inverse.square_().mean(0).mul_(x_power)
+    Ht = noise.H.mT
+    return A.mT @ Ht, C.mT @ Ht
+
+
+def terms_of_H(
+    noise: NMFNoise, gain: Tensor | None, x_power: Tensor, variance: Tensor, inverse: Tensor
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor] | None]:
+    """Wᵀ A and Wᵀ C, (B, K, T), and the two sums of the gain, (B, T, 1), if there is one."""
+    _invert(noise, gain, variance, inverse)
+    C = inverse.mean(0)
+    of_gain = None
+    if gain is not None:
         weighted = variance * inverse
-        above = (x_power * weighted * inverse).sum((0, -1))
-        below = weighted.sum((0, -1))
-        return gain * (above / (below + TINY)).sqrt()[..., None]
+        below = weighted.mean(0).sum(-1, keepdim=True)
+        above = weighted.mul_(inverse).mean(0).mul_(x_power).sum(-1, keepdim=True)
+        of_gain = above, below
+    A = inverse.square_().mean(0).mul_(x_power)
+    return ((A @ noise.W).mT, (C @ noise.W).mT), of_gain
 
 
-def _ratios(x_power: Tensor, speech: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """A and C of the updates, both (B, T, F), from one pass over 1/V."""
-    inverse = (speech + noise).reciprocal_()
-    C = inverse.sum(0)
-    return inverse.square_().sum(0).mul_(x_power), C
+def _invert(noise: NMFNoise, gain: Tensor | None, variance: Tensor, out: Tensor) -> None:
+    """1/V, (S, B, T, F): the costly part, so it is done once for each V, and in the same memory."""
+    if gain is None:
+        torch.add(variance, noise.variance, out=out)
+    else:
+        torch.addcmul(noise.variance, gain, variance, out=out)
+    out.reciprocal_()

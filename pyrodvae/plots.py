@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from pyrodvae.results import Cost
 from pyrodvae.whole import save
+
+REPORTED = {"log_joint": "log joint in nats", "accept": "acceptance", "elbo": "evidence bound in nats"}
+"""Titles of the panels for what engines report, by the names of its traces."""
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -17,6 +23,12 @@ def new_figure(width: float, height: float) -> Any:
     figure = Figure((width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _save(figure: Any, path: str | Path) -> None:
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    save(Path(path), picture.getvalue())
 
 
 def plot_history(history: list[dict[str, float]], path: Path) -> None:
@@ -34,39 +46,69 @@ def plot_history(history: list[dict[str, float]], path: Path) -> None:
     weight.plot(epochs, [row["beta"] for row in history], "k:", label="weight of the KL")
     weight.set(ylabel="β", ylim=(0, 1.05 * max(row["beta"] for row in history) + 1e-9))
     right.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
-    save(path, picture.getvalue())
+    _save(figure, path)
 
 
 def plot_enhanced(result: Any, path: str | Path | None = None) -> Any:
-    """Input, speech, noise and posterior deviation as spectrograms (dB), and the EM objective."""
-    figure = new_figure(11, 8)
-    axes = figure.subplots(3, 2)
+    """What enhancement found, and how: a figure of panels, of the first channel.
+
+    Input, speech, noise and posterior deviation as spectrograms (dB), waveforms, the objective, and what
+    the engine reported in each iteration (the mean over sequences, a line for each chain): log joint,
+    acceptance, evidence bound. The iterations on grey enter the estimate.
+    """
     noisy, mean = result.noisy[0].cpu(), result.mean[0].cpu()
+    spectra = {
+        "noisy": noisy.abs(),
+        "speech": mean.abs(),
+        "noise": (noisy - mean).abs(),
+        "posterior deviation of the speech": result.std[0].cpu(),
+    }
+    diagnostics = result.diagnostics
+    traces = {"objective (log V + |x|²/V)": diagnostics.objective.mean(-1)}
+    for name in [name for name in REPORTED if name in diagnostics.names]:
+        trace = diagnostics.trace(name)
+        traces[REPORTED[name]] = trace.mean(-1) if trace.ndim == 3 else trace
+    titles = [*spectra, "waveform", *traces]
+    titles += [titles[-1]] * (len(titles) % 2)  # the last of an odd number is wide
+    figure = new_figure(11, 1.3 * len(titles))
+    axes = figure.subplot_mosaic([titles[i : i + 2] for i in range(0, len(titles), 2)])
     seconds = result.speech.shape[-1] / result.sample_rate
-    top = decibel(noisy.abs()).max()
-    panels = [
-        ("noisy", noisy.abs()),
-        ("speech", mean.abs()),
-        ("noise", (noisy - mean).abs()),
-        ("posterior deviation of the speech", result.std[0].cpu()),
-    ]
-    for axis, (title, magnitude) in zip(axes.flat, panels, strict=False):
-        image = spectrogram(axis, magnitude, seconds, float(top))
+    top = float(decibel(noisy.abs()).max())
+    for title, magnitude in spectra.items():
+        image = spectrogram(axes[title], magnitude, seconds, top)
+    figure.colorbar(image, ax=[axes[title] for title in spectra], label="dB", shrink=0.7)
+    speech, noise = (y.reshape(-1, y.shape[-1])[0] for y in (result.speech, result.noise))
+    time = [i / result.sample_rate for i in range(len(speech))]
+    axes["waveform"].plot(time, speech + noise, color="0.7", linewidth=0.4, label="noisy")
+    axes["waveform"].plot(time, speech, linewidth=0.4, label="speech")
+    axes["waveform"].set(xlabel="seconds")
+    axes["waveform"].legend(loc="upper right")
+    last = diagnostics.records[-1]
+    length = len(last.objective)
+    for title, trace in traces.items():
+        axes[title].plot(trace.cpu().numpy())
+        axes[title].axvspan(length - last.averaged - 0.5, length - 0.5, color="0.93")
+        axes[title].set(xlabel="EM iteration", xlim=(-0.5, length - 0.5))
+    for title, axis in axes.items():
         axis.set_title(title)
-    figure.colorbar(image, ax=axes[:2, :], label="dB", shrink=0.7)
-    axes[2, 0].plot(result.objective.flatten(1).mean(1).cpu().numpy())
-    axes[2, 0].set(xlabel="EM iteration", ylabel="log V + |x|²/V", title="objective")
-    time = [seconds * i / result.speech.shape[-1] for i in range(result.speech.shape[-1])]
-    first = result.speech if result.speech.ndim == 1 else result.speech[0]
-    other = result.noise if result.noise.ndim == 1 else result.noise[0]
-    axes[2, 1].plot(time, first + other, color="0.7", linewidth=0.4, label="noisy")
-    axes[2, 1].plot(time, first, linewidth=0.4, label="speech")
-    axes[2, 1].set(xlabel="seconds", title="waveform")
-    axes[2, 1].legend(loc="upper right")
     if path is not None:
         figure.savefig(path, dpi=110)
+    return figure
+
+
+def plot_costs(costs: Sequence[Cost], metric: str, path: str | Path) -> Any:
+    """Improvement against time, a dot with its standard error for each system, written in one step."""
+    figure = new_figure(7, 4.5)
+    axis = figure.subplots()
+    for c in costs:
+        if isfinite(c.gain):
+            axis.errorbar(c.seconds, c.gain, c.error if isfinite(c.error) else None, marker="o", capsize=3)
+            axis.annotate(c.system, (c.seconds, c.gain), (6, 4), textcoords="offset points")
+    axis.set_xscale("log")
+    axis.set(xlabel="seconds of computing per second of sound", ylabel=f"{metric} improvement")
+    axis.margins(0.15)
+    axis.grid(alpha=0.3)
+    _save(figure, path)
     return figure
 
 
@@ -78,9 +120,7 @@ def plot_spectrogram(s: Any, seconds: float, title: str, path: str | Path) -> No
     image = spectrogram(axis, magnitude, seconds, float(decibel(magnitude).max()))
     axis.set_title(title)
     figure.colorbar(image, label="dB")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
-    save(Path(path), picture.getvalue())
+    _save(figure, path)
 
 
 def decibel(magnitude: Any) -> Any:

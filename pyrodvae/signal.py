@@ -149,3 +149,25 @@ def resample(waveform: Waveform, rate_in: int, rate_out: int) -> Waveform:
         row = soxr.resample(waveform[index], rate_in, rate_out, quality="HQ")[:length]
         result[(*index, slice(len(row)))] = row
     return result
+
+
+def overlapping(frames: int, size: int, shared: int) -> tuple[list[int], int, list[Tensor]]:
+    """Cut a long sequence: first frames of windows, their size, and weights (size, 1) that sum to one.
+
+    Args:
+        frames: of the sequence.
+        size: of a window, at most.
+        shared: frames in which neighbours fade into each other.
+    """
+    if frames <= size:
+        return [0], frames, [torch.ones(frames, 1)]
+    count = -(-(frames - shared) // (size - shared))
+    size = -(-(frames - shared) // count) + shared  # of equal length, so that none is short
+    starts = [min(i * (size - shared), frames - size) for i in range(count)]
+    total, ramps = torch.zeros(frames), []
+    for start in starts:
+        t = torch.arange(size) + 1.0
+        ramp = torch.minimum(torch.minimum(t, t.flip(0)) / (shared + 1), torch.ones(size))
+        ramps.append(ramp)
+        total[start : start + size] += ramp
+    return starts, size, [(r / total[s : s + size])[:, None] for s, r in zip(starts, ramps, strict=True)]

@@ -22,12 +22,14 @@ from pyrodvae import examples
 from pyrodvae.audio import info, read_audio
 from pyrodvae.audio_writer import write_audio
 from pyrodvae.cli import main, make_parser, parse
-from pyrodvae.engines import ENGINES
+from pyrodvae.commands import configured
+from pyrodvae.engines import ENGINES, MALA, Chain, Langevin
 from pyrodvae.enhance import EnhanceConfig, enhance
 from pyrodvae.guides import GUIDES
+from pyrodvae.matrix import try_all
 from pyrodvae.metrics import METRICS
 from pyrodvae.models import MODELS
-from pyrodvae.settings import apply
+from pyrodvae.settings import apply, describe
 from pyrodvae.weights import CARD, WEIGHTS
 
 
@@ -86,6 +88,20 @@ def test_options_and_settings_arrive(here: Path, call, run: Path, monkeypatch) -
     assert call("enhance", "noisy.wav", "-o", "y.wav", "--model", run, *options)[0] == 0
     config = EnhanceConfig(iterations=2, chains=1, noise_rank=2, seed=5, average=0.25)
     assert seen == [(config, ENGINES["vem"](learning_rate=1e-4))]
+
+
+def test_settings_reach_every_engine_of_a_chain() -> None:
+    assignments = ["step_size=0.02", "steps=3", "chains=4", "target_accept=0.4"]
+    config, (alone, chained) = configured(["mala", "langevin+mala"], assignments)
+    assert config == EnhanceConfig(chains=4)
+    mala = MALA(step_size=0.02, steps=3, target_accept=0.4)
+    assert alone == mala
+    assert chained == Chain((Langevin(step_size=0.02, steps=3), mala))
+    assert configured(["langevin+mala"], [])[1] == [Chain((Langevin(), MALA()))]  # the control
+    with pytest.raises(ValueError, match="No setting is called 'learning_rate'"):
+        configured(["mala", "langevin+mala"], ["learning_rate=1"])
+    with pytest.raises(ValueError, match="No engine is called 'no'"):
+        configured(["langevin+no"], [])
 
 
 def test_the_seed_decides_every_bit(here: Path, call, run: Path) -> None:
@@ -456,7 +472,16 @@ def test_list(call) -> None:
         assert out.startswith(f"{what}:\n")
         assert out in everything
         assert re.findall(r"^  ([a-z-]+) ", out, re.M) == list(table)
-    assert "--set learning_rate=0.001" in everything
+    assert all(f"--set {describe(kind())}\n" in everything for kind in ENGINES.values())
+    assert "--set learning_rate=" in everything
+
+
+def test_list_matrix(call, monkeypatch) -> None:
+    """The table that is tested elsewhere, of a few keys here."""
+    monkeypatch.setattr("pyrodvae.commands.try_all", lambda: try_all(["vae", "kalman"], ["langevin"]))
+    status, out, err = call("list", "matrix")
+    assert (status, err) == (0, "")
+    assert re.fullmatch(r" +langevin\nvae +works\nkalman +\[1\]\n\[1\] Kalman [^\n]+\.\n", out)
 
 
 @pytest.fixture
@@ -481,8 +506,11 @@ def test_evaluate(corpus: Path, call, run: Path) -> None:
     blocks = [(name, snr) for name in ("langevin", "vem") for snr in ("-5", "0", "all")]
     assert [tuple(line[:2]) for line in lines[1:7]] == blocks
     assert float(lines[1][4].split(" ± ")[0]) == pytest.approx(-5, abs=0.5)
-    assert call(*arguments) == (0, out, "")  # from the file
+    assert [line[0] for line in lines[7:]] == ["", "system", "langevin", "vem"]
+    assert lines[8][1:] == ["si_sdr improvement", "worst", "seconds per second of sound"]
+    assert call(*arguments, "--plot", "costs.png") == (0, out, "")  # from the file
     assert Path("r.csv").read_text().splitlines() == rows
+    assert Path("costs.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_evaluate_pairs_and_resynthesis(corpus: Path, call, run: Path) -> None:
@@ -517,6 +545,8 @@ def test_evaluate_pairs_and_resynthesis(corpus: Path, call, run: Path) -> None:
         (["--speech", "speech", "--metrics", "mos"], "Unknown metrics ['mos']"),
         (["--speech", "speech", "--engine", "no"], "No engine is called 'no'"),
         (["--speech", "speech", "--set", "no=1"], "No setting is called 'no'"),
+        (["--speech", "speech", "--plot", "c.png"], "--plot shows what enhancement gains: give --pairs"),
+        (["--pairs", "speech", "--plot", "no/c.png"], "no/c.png cannot be written: its folder does not"),
         (["--speech", "speech", "--limit", "0"], "The limit must be at least 1, not 0."),
         (
             ["--speech", "speech", "--seed", "1", "-7"],

@@ -22,14 +22,13 @@ from pyrodvae.enhance import (
     WINDOW_SECONDS,
     Enhanced,
     Waveform,
-    _centred,
-    _windows,
     enhance_spectrum,
 )
 from pyrodvae.metrics import si_sdr
 from pyrodvae.noise import NMFNoise
 from pyrodvae.observations import POWER_FLOOR
-from pyrodvae.signal import STFT
+from pyrodvae.signal import STFT, overlapping
+from pyrodvae.waveforms import centred
 from pyrodvae.weights import Run, base_card, make_pair
 
 RATE = 4000
@@ -75,7 +74,7 @@ def lengths() -> list[int]:
 
 def test_weights_of_the_windows_sum_to_one() -> None:
     for frames in lengths():
-        starts, size, ramps = _windows(frames, FRAME_RATE)
+        starts, size, ramps = overlapping(frames, SIZE, SHARED)
         assert size == frames if frames <= SIZE else SIZE / 2 < size <= SIZE  # and none is short
         assert [len(r) for r in ramps] == [size] * len(starts)  # none is empty, none is cut
         assert starts[0] == 0
@@ -90,7 +89,7 @@ def test_weights_of_the_windows_sum_to_one() -> None:
 def test_windows_fade_into_each_other() -> None:
     """Linearly over the shared second."""
     for frames in (SIZE + 1, 3 * SIZE, 10_000):
-        starts, size, ramps = _windows(frames, FRAME_RATE)
+        starts, size, ramps = overlapping(frames, SIZE, SHARED)
         assert all(a + size - b >= SHARED for a, b in pairwise(starts))
         for ramp in ramps:
             assert (ramp > 0).all()
@@ -278,9 +277,9 @@ def test_an_offset_is_taken_off_and_silence_stays_silent(offset: float) -> None:
     shifted = x + np.float32(offset)
     shifted[:, :1000] = 0
     x[:, :1000] = 0
-    found = _centred(shifted)
+    found = centred(shifted)
     assert not found[:, :1000].any()
     assert np.abs(found[:, 1000:].mean(-1)).max() < 1e-6
     assert np.abs(shifted[:, 1000:].mean(-1)).min() > offset / 2
     constant = np.full((1, 500), 0.1, np.float32)
-    assert not _centred(constant).any()
+    assert not centred(constant).any()

@@ -18,6 +18,8 @@ from pyrodvae.engines import Langevin
 from pyrodvae.enhance import EnhanceConfig
 from pyrodvae.evaluate import KEY, Results, System, enhancer, evaluate, fingerprint, resynthesizer
 from pyrodvae.metrics import si_sdr
+from pyrodvae.plots import plot_costs
+from pyrodvae.results import Cost
 from pyrodvae.trials import Trial, clean_speech, mixtures, pairs
 from pyrodvae.weights import load_run
 from pyrodvae.whole import NotWritten
@@ -188,7 +190,46 @@ def test_table_has_a_block_for_each_system_and_ratio_and_one_for_all() -> None:
     found = [tuple(line.split()[:2]) for line in table[1:7]]
     assert found == [(name, snr) for name in "xy" for snr in ("-5", "5", "all")]
     assert "0.00 ± 0.00" in table[3]
-    assert table[7:] == [f"{name}: 0.500 seconds per second of sound" for name in "xy"]
+    assert table[7:] == [
+        "",
+        "system  si_sdr improvement  worst  seconds per second of sound",
+        *[f"{name}       +9.00 ± 0.00        +4.00  0.500" for name in "xy"],
+    ]
+
+
+def test_quality_against_time() -> None:
+    """Over all recordings, seeds and ratios; a system that could not be scored has no quality."""
+    rows = [row(file, 0, snr, 2 * snr, f"{snr}") for file, snr in (("a", 2), ("a", 4), ("b", -1))]
+    rows += [row("a", 0, 2, 3, "2", "y") | {"rtf": "0.1"}, row("b", 0, 1, 2, "2", "y") | {"rtf": "0.3"}]
+    rows += [row("a", 0, 2, math.nan, "2", "none")]
+    x, y, none = Results(("si_sdr",), rows).costs()
+    means = (3, -1)
+    assert (x.system, x.gain, x.worst, x.seconds) == ("x", np.mean(means), -1, 0.5)
+    assert x.error == pytest.approx(np.std(means, ddof=1) / math.sqrt(2))
+    assert (y.gain, y.error, y.worst, y.seconds) == (1, 0, 1, pytest.approx(0.2))
+    assert all(math.isnan(v) for v in (none.gain, none.error, none.worst))
+    last = Results(("si_sdr",), rows).table().splitlines()[-3:]
+    assert [re.split(r" {2,}", line) for line in last] == [
+        ["x", "+1.00 ± 2.00", "-1.00", "0.500"],
+        ["y", "+1.00 ± 0.00", "+1.00", "0.200"],
+        ["none", "0.500"],
+    ]
+    assert Results(("si_sdr",), rows[:3]).table().endswith("\nx: 0.500 seconds per second of sound")
+
+
+def test_picture_of_quality_against_time(tmp_path: Path) -> None:
+    """A dot and a bar for each system that has a quality, at its time, with its name."""
+    costs = [Cost("slow", 5.0, 0.5, 1.0, 2.0), Cost("fast", 4.0, math.nan, 4.0, 0.1)]
+    costs.append(Cost("unknown", math.nan, math.nan, math.nan, 1.0))
+    axis = plot_costs(costs, "si_sdr", tmp_path / "costs.png").axes[0]
+    assert (tmp_path / "costs.png").read_bytes().startswith(b"\x89PNG")
+    dots = [tuple(line.get_xydata()[0]) for line in axis.get_lines() if line.get_marker() == "o"]
+    assert dots == [(2.0, 5.0), (0.1, 4.0)]
+    assert [text.get_text() for text in axis.texts] == ["slow", "fast"]
+    low, high = axis.get_ylim()
+    assert low < 4.0
+    assert high > 5.5  # the bar is inside
+    assert axis.get_xscale() == "log"
 
 
 # --- the file of results

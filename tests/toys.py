@@ -37,6 +37,7 @@ class ToyDKF(DVAE):
     """z_t given z_{t-1}, x_t given z_t: recursive, and without memory or feedback."""
 
     feedback = False
+    reach = 1
 
     def __init__(self, observed: int, latent: int, hidden: int) -> None:
         super().__init__(observed, latent)

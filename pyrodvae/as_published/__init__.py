@@ -15,6 +15,7 @@ Golmohammadi et al., *Audio-visual speech enhancement with a deep Kalman filter 
 from __future__ import annotations
 
 from pyrodvae.as_published.algorithm import Algorithm, Draw, Step, TorchDraw
+from pyrodvae.as_published.forms import ALGORITHMS, published_form
 from pyrodvae.as_published.langevin import LDEM
 from pyrodvae.as_published.loop import Iteration, Separated, separate
 from pyrodvae.as_published.metropolis import MALAEM, MHEM
@@ -22,27 +23,6 @@ from pyrodvae.as_published.mixture import Mixture, initial_noise
 from pyrodvae.as_published.point import GPEEM, PEEM
 from pyrodvae.as_published.spectrum import enhance_spectrum_as_published
 from pyrodvae.as_published.variational import VEM
-
-ALGORITHMS: dict[str, Algorithm] = {
-    # ps-rvae-se, for the non-causal RVAE
-    "vem": VEM(),
-    "ldem": LDEM(),
-    "ldem-psgld": LDEM(precondition=True),
-    "ldem-adam": PEEM(steps=1, chains=10, start_noise=0.1),  # an optimiser, without any noise
-    "mhem": MHEM(),
-    "malaem": MALAEM(),
-    # av-dkf, for the VAE
-    "peem": PEEM(),
-    "gpeem": GPEEM(),
-    "ldem-vae": LDEM(steps=20, chains=5, total_variation=5.0),
-    # av-dkf, for the DKF
-    "dpeem": PEEM(gain="fixed"),
-    "gdpeem": GPEEM(
-        mean=True, likelihood_weight=0.9, prior_weight=0.1, gain_shape=1.1, gain_rate=1.1, aliased=False
-    ),
-    "dldem": LDEM(precondition=True, steps=20, chains=1, start_noise=0.0, extra_noise=0.0, gain="fixed"),
-}
-"""The published algorithms by name, with the published settings."""
 
 __all__ = [
     "ALGORITHMS",
@@ -61,5 +41,6 @@ __all__ = [
     "TorchDraw",
     "enhance_spectrum_as_published",
     "initial_noise",
+    "published_form",
     "separate",
 ]

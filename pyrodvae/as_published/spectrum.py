@@ -11,6 +11,7 @@ from torch import Tensor
 from pyrodvae.as_published.algorithm import Algorithm, TorchDraw
 from pyrodvae.as_published.loop import Iteration, Separated, separate
 from pyrodvae.as_published.mixture import initial_noise
+from pyrodvae.diagnostics import Diagnostics, Record
 from pyrodvae.em import Posterior
 from pyrodvae.weights import Run
 
@@ -65,13 +66,14 @@ def _posterior(x: Tensor, results: list[Separated]) -> Posterior:
     x_power = torch.stack([r.mixture.x_power for r in results])
     masks = speech / (speech + noise)
     within = (masks * noise).mean(0)
-    info = [r.info for r in results]
+    objective = torch.stack([r.loss for r in results], 1)
+    means = {k: torch.stack([r.info[k] for r in results]).mean(0) for k in results[0].info}
     return Posterior(
         mean=torch.stack([r.speech for r in results]),
         variance=within + (masks.square().mean(0) - masks.mean(0).square()).clamp(min=0) * x_power,
         noise_mean=torch.stack([r.noise for r in results]),
         speech=speech,
         noise=noise,
-        objective=torch.stack([r.loss for r in results], 1),
-        diagnostics={k: torch.stack([one[k] for one in info]).mean(0) for k in info[0]},
+        objective=objective,
+        diagnostics=Diagnostics((Record(objective, means, 1),)),
     )

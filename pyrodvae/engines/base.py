@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -22,6 +22,11 @@ class Engine(ABC):
     steps (EM does that), so nothing of it is kept in the state. Engines chain because each starts
     from the draws another left.
     """
+
+    walks: ClassVar[bool] = True
+    """Whether each draw follows from the one before it, so that more steps lead further."""
+    local: ClassVar[bool] = False
+    """Whether it moves too little at a time to find the posterior from afar: another engine leads there."""
 
     @abstractmethod
     def init(self, target: Target, z: Tensor) -> Any:

@@ -45,7 +45,8 @@ class BatchedHMC(Metropolis):
 
     Args:
         leapfrogs: steps of the integrator per move.
-        jitter: each move takes a step up to this share longer or shorter, so that none closes a cycle.
+        jitter: each move of a chain takes a step up to this share longer or shorter, so that none closes
+            a cycle.
 
     Source: Neal, *MCMC using Hamiltonian dynamics* (2011).
     """
@@ -63,7 +64,7 @@ class BatchedHMC(Metropolis):
         self, score: Callable[[Tensor], Score], z: Tensor, at_z: Score, step: Tensor, M: Tensor
     ) -> tuple[Tensor, Score, Tensor]:
         """The end of a path of several leapfrog steps."""
-        stretch = 1 + self.jitter * (2 * torch.rand((), dtype=z.dtype, device=z.device) - 1)
+        stretch = 1 + self.jitter * (2 * torch.rand(*z.shape[:2], 1, 1, dtype=z.dtype, device=z.device) - 1)
         return leapfrog(score, z, at_z, stretch * step, M, self.leapfrogs)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -27,7 +27,7 @@ class MetropolisState(NamedTuple):
         z: draws (S, B, T, D).
         log_step: of the step of each group of frames that is accepted as one, (S, B, G).
         square: running mean of squared gradients, (B, T, D).
-        moves: how many have been made.
+        moves: how many every frame has made.
     """
 
     z: Tensor
@@ -57,7 +57,7 @@ class Metropolis(Engine):
     Args:
         step_size: ε at the start.
         steps: moves of every frame per E-step.
-        warmup: so many moves adapt.
+        warmup: so many moves of every frame adapt.
         target_accept: the rate of acceptance that warm-up aims at.
         acceptance: ``"auto"``, as above; or ``"joint"``, the whole path always.
         block: with joint acceptance, move only so many consecutive frames at a time, at a place drawn
@@ -73,6 +73,7 @@ class Metropolis(Engine):
     acceptance: Literal["auto", "joint"] = "auto"
     block: int = 0
 
+    local: ClassVar[bool] = True
     uses_gradient: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -98,6 +99,10 @@ class Metropolis(Engine):
             z', its score, and log q(z | z') − log q(z' | z) of every frame, (S, B, T).
         """
 
+    def planned(self, iterations: int) -> Metropolis:
+        """With a warm-up that ends after a quarter of so many E-steps."""
+        return replace(self, warmup=min(self.warmup, iterations * self.steps // 4))
+
     def init(self, target: Target, z: Tensor) -> MetropolisState:
         """Start at z."""
         S, B, T, _ = z.shape
@@ -108,17 +113,17 @@ class Metropolis(Engine):
         """Move every frame; ``info``: ``accept``, the rate, and ``log_joint`` of the draws, each (S, B)."""
         reach = self._reach(target)
         score = self._score(target, reach)
-        at_z: Score | None = None
+        combs = min(1 + (reach or 0), state.z.shape[-2])
+        at_z = score(state.z)
         rates: list[Tensor] = []
-        for _ in range(self.steps):
-            for comb in range(1 + (reach or 0)):
-                moving = self._moving(state.z, reach, comb)
-                state, at_z, rate = self._move(score, state, at_z or score(state.z), moving, reach)
-                rates.append((rate * moving).sum(-1) / moving.sum(-1))
-                if reach:  # the gradient of a frame depends on what its neighbours did
-                    at_z = None
-        log_joint = (at_z or score(state.z))[0].sum(-1)
-        return state, {"accept": torch.stack(rates).mean(0), "log_joint": log_joint}
+        for i in range(self.steps * combs):
+            if i and reach and self.uses_gradient:  # that of a frame depends on what its neighbours did
+                at_z = score(state.z)
+            moving = self._moving(state.z, reach, i % combs)
+            state, at_z, rate = self._move(score, state, at_z, moving, reach)
+            rates.append((rate * moving).sum(-1) / moving.sum(-1))
+            state = state._replace(moves=state.moves + (i % combs == combs - 1))
+        return state, {"accept": torch.stack(rates).mean(0), "log_joint": at_z[0].sum(-1)}
 
     def _move(
         self,
@@ -137,7 +142,8 @@ class Metropolis(Engine):
         )
         rate = log_ratio.nan_to_num(nan=-torch.inf).clamp(max=0).exp()
         accepted = torch.rand_like(rate) < rate
-        terms = torch.where(accepted, at_there[0], at_z[0])
+        touched = accepted if reach is None else _within(accepted & (moving > 0), reach)
+        terms = torch.where(touched, at_there[0], at_z[0])
         gradient = torch.where(accepted[..., None], at_there[1], at_z[1])
         z = self._ready(torch.where(accepted[..., None] & (step > 0), there, z.detach()))
         if moves < self.warmup:
@@ -145,13 +151,13 @@ class Metropolis(Engine):
             log_step = log_step + weight * (rate - self.target_accept) * (1 if reach is None else moving)
             if self.uses_gradient:
                 square = square + weight * (at_z[1].square().mean(0) - square)
-        return MetropolisState(z, log_step, square, moves + 1), (terms, gradient), rate
+        return MetropolisState(z, log_step, square, moves), (terms, gradient), rate
 
     def _score(self, target: Target, reach: int | None) -> Callable[[Tensor], Score]:
         density = target.frames if reach is not None else lambda z: target.log_joint(z)[..., None]
         if self.uses_gradient:
             return lambda z: target.gradient(z, density)
-        return lambda z: (density(z), z)
+        return lambda z: (torch.no_grad()(density)(z), z)
 
     def _reach(self, target: Target) -> int | None:
         return target.reach if self.acceptance == "auto" else None
@@ -176,3 +182,8 @@ def _reached(per_frame: Tensor, reach: int | None) -> Tensor:
     if reach is None:
         return per_frame.sum(-1, keepdim=True)
     return torch.nn.functional.pad(per_frame, (0, reach)).unfold(-1, reach + 1, 1).sum(-1)
+
+
+def _within(moved: Tensor, reach: int) -> Tensor:
+    """Which terms (S, B, T) a frame enters that has moved: those up to ``reach`` frames later."""
+    return torch.nn.functional.pad(moved, (reach, 0)).unfold(-1, reach + 1, 1).any(-1)

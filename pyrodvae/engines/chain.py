@@ -1,0 +1,73 @@
+"""Engines one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from pyrodvae.engines.base import Engine, check
+from pyrodvae.potential import Target
+
+
+class ChainState(NamedTuple):
+    """Draws, which engine made them, how many steps it has left, and its own state."""
+
+    z: Tensor
+    stage: int
+    left: int
+    inner: Any
+
+
+@dataclass(frozen=True)
+class Chain(Engine):
+    """Several engines in turn, each starting from the draws that the one before it left.
+
+    ::
+
+        Chain((Encoder(), Langevin(), BatchedHMC())).planned(60)   # 1, 30 and 29 steps
+
+    Args:
+        engines: in their order.
+        lengths: how many steps each of them takes; the last goes on for ever. Without them,
+            :meth:`planned` shares the steps evenly; an engine whose draws do not follow from one
+            another (the encoder), unless it is the last, takes one.
+
+    Raises:
+        ValueError: no engines, or a number of steps that is missing, or below one.
+    """
+
+    engines: tuple[Engine, ...]
+    lengths: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check(self, len(self.engines) > 0, "a chain has at least one engine")
+        complete = len(self.lengths) in (0, len(self.engines)) and all(n >= 1 for n in self.lengths)
+        check(self, complete, "lengths are one number of steps, at least 1, for each engine")
+
+    def planned(self, iterations: int) -> Chain:
+        """This chain with the lengths that make so many steps in all (or one each, if that is more)."""
+        if self.lengths:
+            return self
+        lengths = [1] * len(self.engines)
+        walkers = [i for i, e in enumerate(self.engines) if e.walks] or [len(self.engines) - 1]
+        for n in range(max(0, iterations - len(self.engines))):
+            lengths[walkers[n % len(walkers)]] += 1
+        planned = tuple(e.planned(n) for e, n in zip(self.engines, lengths, strict=True))
+        return Chain(planned, tuple(lengths))
+
+    def init(self, target: Target, z: Tensor) -> ChainState:
+        """Start the first engine at z."""
+        return self._stage(target, z, 0)
+
+    def step(self, target: Target, state: ChainState) -> tuple[ChainState, dict[str, Tensor]]:
+        """One step of the engine whose turn it is; its diagnostics."""
+        if state.left == 0 and state.stage + 1 < len(self.engines):
+            state = self._stage(target, state.z.detach(), state.stage + 1)
+        inner, info = self.engines[state.stage].step(target, state.inner)
+        return ChainState(inner.z, state.stage, max(0, state.left - 1), inner), info
+
+    def _stage(self, target: Target, z: Tensor, stage: int) -> ChainState:
+        inner = self.engines[stage].init(target, z)
+        return ChainState(inner.z, stage, self.lengths[stage] if self.lengths else 1, inner)
