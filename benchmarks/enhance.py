@@ -19,16 +19,17 @@ import pyrodvae
 from pyrodvae import examples
 from pyrodvae.engines import ENGINES
 from pyrodvae.guides import Guide
-from pyrodvae.noise import MStep
+from pyrodvae.noise import Multiplicative
 from pyrodvae.noisy import NoisySpeech
+from pyrodvae.posterior import Fit
 from pyrodvae.potential import Target
 from pyrodvae.weights import load_run
 
 PARTS = {
     "gradient through the decoder": (Target, "gradient"),
     "variance of the new draws": (NoisySpeech, "speech_variance"),
-    "noise updates (M-step)": (MStep, "noise"),
-    "objective": (NoisySpeech, "objective"),
+    "noise updates (M-step)": (Multiplicative, "step"),
+    "judging the fit": (Fit, "of"),
     "encoder": (Guide, "posterior"),
 }
 

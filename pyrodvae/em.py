@@ -136,6 +136,7 @@ def em(
         diagnostics=traces.diagnostics(last - first),
         warnings=tuple(traces.warnings),
         state=state,
+        approximation=model.approximation,
     )
 
 

@@ -19,8 +19,9 @@ from pyrodvae.diagnostics import Diagnostics
 from pyrodvae.distributions import power
 from pyrodvae.em import Posterior, em
 from pyrodvae.engines import ENGINES, Chain, Engine, Langevin
+from pyrodvae.given_segment import GivenSegment
 from pyrodvae.noise import Multiplicative, NMFNoise
-from pyrodvae.noisy import NoisySpeech
+from pyrodvae.noisy import Feedback, NoisySpeech
 from pyrodvae.posterior import EstimateKey
 from pyrodvae.settings import check_seed
 from pyrodvae.signal import overlapping, resample
@@ -45,6 +46,8 @@ class EnhanceConfig:
         estimate: the mean of ``"mask"`` or of ``"precision"``, see :mod:`pyrodvae.posterior`.
         tolerance: the relative change of the objective with which the noise counts as found, and only the
             iterations of the estimate remain; 0 for never.
+        feedback: what a model that reads earlier frames of speech is given for them: ``"estimate"``, what
+            they are believed to be, or ``"own"``, its own output; see :class:`~pyrodvae.noisy.NoisySpeech`.
         gain: whether each frame of speech has a gain of its own.
         seed: of everything random.
         approach: so many of the iterations are Langevin's where the engine accepts or rejects (mh, mala,
@@ -61,6 +64,7 @@ class EnhanceConfig:
     memory: float = 1.0
     estimate: EstimateKey = "mask"
     tolerance: float = 0.0
+    feedback: Feedback = "estimate"
     gain: bool = False
     seed: int = 0
     approach: int = 20
@@ -120,6 +124,11 @@ class Enhanced:
     def diagnostics(self) -> Diagnostics:
         """Acceptance, effective sample sizes and split R-hat, of all channels and windows."""
         return Diagnostics.join(posterior.diagnostics for _, posterior in self._windows)
+
+    @property
+    def approximation(self) -> str:
+        """What stood in for speech that the model wanted to read, in a sentence; "" for nothing."""
+        return self._windows[0][1].approximation
 
     @property
     def warnings(self) -> list[str]:
@@ -264,15 +273,18 @@ def enhance_spectrum(
     noise = NMFNoise.from_quiet_frames(x, config.noise_rank, generator)
     gain = (1 - 2 * noise.variance / power(x).clamp(min=1e-12)).clamp(min=0.05).sqrt()
     g = torch.ones_like(x[..., :1].real) if config.gain else None
-    model = NoisySpeech(run.model, noise, g)
+    crude = x * gain
+    held = GivenSegment(run.guide, crude) if run.model.segment else None
+    guide, w = (run.guide, None) if held is None else (held, held.w)
+    model = NoisySpeech(run.model, noise, g, feedback=config.feedback, heard=crude, w=w)
     with torch.no_grad():
-        z = run.guide.posterior(x * gain).rsample((config.chains,))
+        z = guide.posterior(crude).rsample((config.chains,))
     if engine.local and 0 < config.approach < config.iterations:
         engine = Chain((Langevin(), engine), (config.approach, config.iterations - config.approach))
     engine = engine.planned(config.iterations)
     return em(
         model,
-        run.guide,
+        guide,
         x,
         engine,
         z,

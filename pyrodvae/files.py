@@ -166,13 +166,21 @@ def _subtype(header: AudioInfo, target: Path) -> str | None:
     return None
 
 
-def enhancing(run: Run, engine: str | Engine, config: EnhanceConfig, device: str = "cpu") -> Transform:
-    """Enhancement, as what is done to a segment."""
+def enhancing(
+    run: Run,
+    engine: str | Engine,
+    config: EnhanceConfig,
+    device: str = "cpu",
+    log: Callable[[str], None] = lambda text: None,
+) -> Transform:
+    """Enhancement, as what is done to a segment; what EM had to mend is logged."""
 
     def transform(segment: Waveform, rate: int, each: Share) -> Waveform:
         result = enhance(
             segment, sample_rate=rate, model=run, engine=engine, config=config, device=device, each=each
         )
+        for sentence in result.warnings:
+            log(sentence)
         return result.speech
 
     return transform

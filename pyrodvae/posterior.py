@@ -140,6 +140,7 @@ class Posterior:
         diagnostics: what the engine reported in each iteration, and what it says about the draws.
         warnings: what went wrong, and what was done about it, in sentences.
         state: where EM stood at the end, to go on from.
+        approximation: what stood in for speech that the model wanted to read, in a sentence; "" for nothing.
     """
 
     mean: Tensor
@@ -151,6 +152,7 @@ class Posterior:
     diagnostics: Diagnostics
     warnings: tuple[str, ...] = ()
     state: Any = None
+    approximation: str = ""
 
     def draw(self, x: Tensor) -> Tensor:
         """Draws of s, one for each last draw of z: (S, B, T, F), complex.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from pyro import poutine
@@ -219,10 +220,15 @@ def test_sound_is_generated_with_the_w_that_its_path_was_drawn_with(tmp_path, mo
     torch.testing.assert_close(heard[-1].variance, frames)
 
 
-def test_enhancement_is_refused_with_its_reason(tmp_path) -> None:
-    run = load_run(save_small_run(tmp_path, "dsae"))
-    with pytest.raises(ValueError, match="DSAE has a segment latent w beside its path z, and engines draw z"):
-        enhance(sound(0.3), sample_rate=16_000, model=run, config=EnhanceConfig(iterations=1))
+def test_enhancement_says_that_w_was_held(tmp_path) -> None:
+    config = EnhanceConfig(iterations=2)
+    found, other = (
+        enhance(sound(0.3), sample_rate=16_000, model=load_run(save_small_run(tmp_path / k, k)), config=config)
+        for k in ("dsae", "rvae")
+    )
+    assert np.isfinite(found.speech).all()
+    assert "segment latent w" in found.approximation
+    assert other.approximation == ""
 
 
 # --- sizes

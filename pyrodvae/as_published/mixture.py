@@ -44,7 +44,7 @@ class Mixture:
             raise ValueError(f"{shapes} must be one complex sequence (T, F), (F, K) and (K, T).")
         # It refuses models that cannot be used in noise, freezes the others, and gives v(z); the noise
         # that it wants besides is not used.
-        self.noisy = NoisySpeech(model, NMFNoise(W[None], H[None]))
+        self.noisy = NoisySpeech(model, NMFNoise(W[None], H[None]), feedback="own")
         self.model, self.guide = model, guide
         self.x, self.x_power = x, power(x).clamp(min=SILENCE)
         self.W, self.H = W, H

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -106,6 +107,17 @@ class SRNN(DVAE):
     def feedback(self) -> bool:  # type: ignore[override]
         """Whether x_{<t} is looked at: not by a model on its own."""
         return self.own_share < 1
+
+    @property
+    def reach(self) -> int | None:  # type: ignore[override]
+        """How many later frames z_t enters: the next, unless the memory reads the model's own output."""
+        return 1 if self.own_share == 0 else None
+
+    def reading_frames(self) -> SRNN:
+        """The same model, parameters and all, with share 0."""
+        other = copy.copy(self)
+        other.config = self.config | {"own_share": 0.0}
+        return other
 
     def prior(self, x: Tensor, lengths: Tensor | None = None, memo: Any = None) -> Rollout:
         """p(z_{1:T} | x_{<T}); with the frames known, so is h, whatever the path."""
