@@ -16,6 +16,7 @@ from pyrodvae import __doc__ as purpose
 from pyrodvae import __version__, commands
 from pyrodvae.commands import log
 from pyrodvae.enhance import EnhanceConfig
+from pyrodvae.graph_command import run_graph
 from pyrodvae.metrics import METRICS
 from pyrodvae.trainer import TrainingError
 from pyrodvae.whole import NotWritten
@@ -90,7 +91,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser("pyrodvae", description=purpose)
     parser.add_argument("--version", action="version", version=f"pyrodvae {__version__}")
     kinds = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_enhance, _train, _resynthesize, _generate, _evaluate, _score, _import, _list):
+    for add in (_enhance, _train, _resynthesize, _generate, _evaluate, _score, _graph, _import, _list):
         add(kinds)
     return parser
 
@@ -192,6 +193,14 @@ def _score(kinds: Any) -> None:
     p.add_argument("estimate", metavar="ESTIMATE")
     _metrics(p)
     p.add_argument("--json", action="store_true", help="as JSON; what cannot be computed is null")
+
+
+def _graph(kinds: Any) -> None:
+    help = "derive what a model's program implies: posterior, blankets, a guide's verdict, samplers"
+    p = _command(kinds, "graph", run_graph, help, "dkf --guide meanfield")
+    p.add_argument("model", metavar="MODEL", help="see 'pyrodvae list'")
+    p.add_argument("--guide", default="paper", metavar="KEY", help="see 'pyrodvae list' (paper)")
+    p.add_argument("--frames", type=int, default=5, metavar="T", help="that the program is run for (5)")
 
 
 def _import(kinds: Any) -> None:

@@ -22,7 +22,7 @@ from pyrodvae.engines import ENGINES, Chain, Engine
 from pyrodvae.enhance import EnhanceConfig, make_engine
 from pyrodvae.evaluate import System, enhancer, evaluate, resynthesizer
 from pyrodvae.files import Transform, enhancing, plan, resynthesizing, transform_files
-from pyrodvae.guides import GUIDES
+from pyrodvae.guides import GUIDES, about
 from pyrodvae.matrix import try_all
 from pyrodvae.metrics import score
 from pyrodvae.models import MODELS
@@ -168,7 +168,7 @@ def run_list(options: Namespace) -> int:
             key: _headline(model) + (" [weights]" if (SHIPPED / key / WEIGHTS).is_file() else "")
             for key, model in MODELS.items()
         },
-        "guides": {key: str(sees or "what the model's paper lets it see") for key, sees in GUIDES.items()},
+        "guides": {key: about(key) for key in GUIDES},
         "engines": {
             key: f"{_headline(kind)}\n{'':16}--set {describe(kind())}" for key, kind in ENGINES.items()
         },

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from pyrodvae.as_published import enhance_spectrum_as_published, published_form
 from pyrodvae.audio import Waveform
+from pyrodvae.denoised import Denoised, subtract
 from pyrodvae.diagnostics import Diagnostics
-from pyrodvae.distributions import power
 from pyrodvae.em import Posterior, em
 from pyrodvae.engines import ENGINES, Chain, Engine, Langevin
 from pyrodvae.given_segment import GivenSegment
@@ -28,6 +28,8 @@ from pyrodvae.signal import overlapping, resample
 from pyrodvae.waveforms import centred, read_input
 from pyrodvae.weights import Run, load_run
 
+START_FLOOR = 0.05
+"""Of the power that chains start from; engines that go on to read x read more of it, see Denoised."""
 WINDOW_SECONDS, SHARED_SECONDS = 30.0, 1.0
 """Longer recordings are enhanced in windows of this length, faded into each other over the second."""
 
@@ -264,16 +266,16 @@ def enhance_spectrum(
 ) -> Posterior:
     """EM on one window x (B, T, F): a first guess of the noise, z from the encoder, then EM.
 
-    The encoder knows clean speech only, so it reads a crudely enhanced x: each bin turned down by
-    spectral subtraction of twice the first guess of the noise.
+    The encoder knows clean speech only, so it reads a crudely enhanced x: by spectral subtraction of
+    twice the first guess of the noise.
     """
     if config.as_published:
         form, seed = published_form(engine, run), config.seed
         return enhance_spectrum_as_published(x, run, form, config.iterations, seed, config.noise_rank, each)
     noise = NMFNoise.from_quiet_frames(x, config.noise_rank, generator)
-    gain = (1 - 2 * noise.variance / power(x).clamp(min=1e-12)).clamp(min=0.05).sqrt()
+    first = noise.variance
+    crude = subtract(x, first, START_FLOOR)
     g = torch.ones_like(x[..., :1].real) if config.gain else None
-    crude = x * gain
     held = GivenSegment(run.guide, crude) if run.model.segment else None
     guide, w = (run.guide, None) if held is None else (held, held.w)
     model = NoisySpeech(run.model, noise, g, feedback=config.feedback, heard=crude, w=w)
@@ -284,7 +286,7 @@ def enhance_spectrum(
     engine = engine.planned(config.iterations)
     return em(
         model,
-        guide,
+        Denoised(guide, first),
         x,
         engine,
         z,

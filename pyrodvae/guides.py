@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pyrodvae.dvae import DVAE
+from pyrodvae.graph import compliant_sight
 from pyrodvae.guide import Guide, RecurrentGuide, Sees
 from pyrodvae.models import RVAE, VAE, CausalRVAE
 from pyrodvae.models.dkf import DKF, DKFGuide
@@ -31,13 +33,22 @@ PAPER: dict[type[DVAE], tuple[type[Guide], Sees]] = {
 }
 """The encoder of each model's paper, and what it lets it see."""
 
-GUIDES: dict[str, Sees | None] = {
+GUIDES: dict[str, Sees | Callable[[DVAE], Sees] | None] = {
     "paper": None,
+    "compliant": compliant_sight,  # what the exact posterior depends on
     "meanfield": Sees(),  # factorised over frames, and each frame sees its own x_t alone
     "filter": Sees(z_past="previous", x_past=True),
     "smoother": Sees(z_past="all", x_past=True, x_future=True),
 }
-"""Guide key → what it sees; None asks :data:`PAPER`."""
+"""Guide key → what it sees, or how to find out from the model; None asks :data:`PAPER`."""
+
+
+def about(key: str) -> str:
+    """What the guide of a key sees, in words."""
+    sees = GUIDES[key]
+    if sees is None:
+        return "what the model's paper lets it see"
+    return str(sees) if isinstance(sees, Sees) else "what the model's exact posterior depends on"
 
 
 def make_guide(model: DVAE, key: str = "paper", **sizes: Any) -> Guide:
@@ -50,7 +61,9 @@ def make_guide(model: DVAE, key: str = "paper", **sizes: Any) -> Guide:
         raise ValueError(f"No guide is called '{key}'; there are: {', '.join(GUIDES)}.")
     sees = GUIDES[key]
     kind: type[Guide] = RecurrentGuide
-    if sees is None:
+    if callable(sees):
+        sees = sees(model)
+    elif sees is None:
         if type(model) not in PAPER:
             raise ValueError(f"No paper's guide is known for {type(model).__name__}: choose another key.")
         kind, sees = PAPER[type(model)]

@@ -37,7 +37,7 @@ class Target:
         Raises:
             ValueError: a further latent, which would be drawn anew each time: condition the model on it.
         """
-        total: Tensor = sum(s["fn"].log_prob(s["value"]) for s in self._sites(z))  # type: ignore[assignment]
+        total: Tensor = sum(s["fn"].log_prob(s["value"]) for s in self._sites(z))
         return total
 
     def frames(self, z: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 SEEDS = 2**31
@@ -60,6 +61,8 @@ def read(key: str, text: str, kind: Any) -> Any:
     Raises:
         ValueError: it stands for none.
     """
+    if get_origin(kind) in (Union, UnionType):  # words, or an object that only Python can give
+        kind = get_args(kind)[0]
     if get_origin(kind) is Literal:
         if text in get_args(kind):
             return text

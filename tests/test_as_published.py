@@ -270,8 +270,9 @@ def test_what_cannot_run_says_so(golden_dir) -> None:
         separate(ldem, run.model, run.guide, x.real, W, H, 1)
     with pytest.raises(ValueError, match="at least one iteration"):
         separate(ldem, run.model, run.guide, x, W, H, 0)
-    with pytest.raises(ValueError, match="feeds clean"):
-        separate(ldem, *make_pair("storn", {"observed": 21, "latent": 2}), x, W, H, 1)
+    real = make_pair("kalman", {"observed": 21, "latent": 2})
+    with pytest.raises(ValueError, match="model of real vectors"):
+        separate(ldem, *real, x, W, H, 1)
     with pytest.raises(ValueError, match="steps must be at least 1, not 0"):
         LDEM(steps=0)
     with pytest.raises(ValueError, match="step_size must be at least 0"):

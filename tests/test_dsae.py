@@ -223,7 +223,9 @@ def test_sound_is_generated_with_the_w_that_its_path_was_drawn_with(tmp_path, mo
 def test_enhancement_says_that_w_was_held(tmp_path) -> None:
     config = EnhanceConfig(iterations=2)
     found, other = (
-        enhance(sound(0.3), sample_rate=16_000, model=load_run(save_small_run(tmp_path / k, k)), config=config)
+        enhance(
+            sound(0.3), sample_rate=16_000, model=load_run(save_small_run(tmp_path / k, k)), config=config
+        )
         for k in ("dsae", "rvae")
     )
     assert np.isfinite(found.speech).all()

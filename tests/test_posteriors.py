@@ -1,62 +1,32 @@
-"""The exact posteriors that the docs state, derived from traces by d-separation."""
+"""The exact posteriors that the docs state, derived from the programs, in words, signs and code."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-import networkx as nx
 import pytest
-from pyro.infer.inspect import get_model_relations
+from toys import make
 
 from pyrodvae.dvae import DVAE
+from pyrodvae.graph import Graph, blankets, compliant_guide, compliant_sight, generative, graph_of, posterior
+from pyrodvae.guide import Sees
+from pyrodvae.guides import PAPER
 from pyrodvae.models import MODELS
-from pyrodvae.program import local_parameters
 
-T = 5
-PAST, NOW, FUTURE = "x_past", "x_now", "x_future"
-ALL_X = {PAST, NOW, FUTURE}
-POSTERIORS: dict[str, set[str]] = {
-    "vae": {NOW},
-    "kalman": {"z_previous", NOW, FUTURE},
-    "dkf": {"z_previous", NOW, FUTURE},
-    "rvae-causal": {"z_previous", "z_older", NOW, FUTURE},
-    "rvae": {"z_previous", "z_older", *ALL_X},
-    "srnn": {"z_previous", *ALL_X},
-    "storn": {"z_previous", "z_older", *ALL_X},
-    "vrnn": {"z_previous", "z_older", *ALL_X},
-    "dsae": {"z_previous", "z_older", NOW, FUTURE, "w"},
-    "transformer": {"z_previous", "z_older", NOW, FUTURE},
-    "dvae": {"z_previous", "z_older", *ALL_X},
+POSTERIORS: dict[str, str] = {
+    "vae": "q(z_t | x_t)",
+    "kalman": "q(z_t | z_{t-1}, x_{t:T})",
+    "dkf": "q(z_t | z_{t-1}, x_{t:T})",
+    "rvae-causal": "q(z_t | z_{<t}, x_{t:T})",
+    "rvae": "q(z_t | z_{<t}, x_{1:T})",
+    "srnn": "q(z_t | z_{t-1}, x_{1:T})",
+    "storn": "q(z_t | z_{<t}, x_{1:T})",
+    "vrnn": "q(z_t | z_{<t}, x_{1:T})",
+    "dsae": "q(z_t | w, z_{<t}, x_{t:T})",
+    "transformer": "q(z_t | z_{<t}, x_{t:T})",
+    "dvae": "q(z_t | z_{<t}, x_{1:T})",
 }
-"""What z_t depends on, given the rest of z_{<t}, x_{1:T} and w; zero-based frames."""
-
-
-def graph(model: DVAE) -> nx.DiGraph:
-    """The arrows between the sites of the program that runs frame by frame, nothing observed."""
-    with local_parameters():
-        parents = get_model_relations(model.steps, (), {"frames": T})["sample_sample"]
-    g = nx.DiGraph((p, child) for child, ps in parents.items() for p in ps if p != child)
-    g.add_nodes_from(parents)
-    g.remove_nodes_from(["batch"] if "batch" in g else [])
-    return g
-
-
-def needed(g: nx.DiGraph, t: int) -> set[str]:
-    """The groups of variables without which the posterior of z_t is another."""
-    groups = {
-        "z_previous": {f"z_{t - 1}"},
-        "z_older": {f"z_{s}" for s in range(t - 1)},
-        PAST: {f"x_{s}" for s in range(t)},
-        NOW: {f"x_{t}"},
-        FUTURE: {f"x_{s}" for s in range(t + 1, T)},
-        "w": {"w"} & set(g),
-    }
-    given = set().union(*groups.values())
-    return {
-        name
-        for name, group in groups.items()
-        if group and not nx.is_d_separator(g, {f"z_{t}"}, group, given - group)
-    }
 
 
 def small(key: str, **config: Any) -> DVAE:
@@ -64,20 +34,119 @@ def small(key: str, **config: Any) -> DVAE:
     return MODELS[key](observed=3, latent=2, **sizes, **config)
 
 
-@pytest.mark.parametrize("t", [2, 3])
+@pytest.mark.parametrize("frames", [4, 6])
 @pytest.mark.parametrize("key", MODELS)
-def test_the_exact_posterior(key: str, t: int) -> None:
-    assert needed(graph(small(key)), t) == POSTERIORS[key]
+def test_the_exact_posterior(key: str, frames: int) -> None:
+    q = posterior(graph_of(small(key), frames))
+    assert q["z"].text() == POSTERIORS[key]
+    rest = "∏_t " + POSTERIORS[key]
+    w = key == "dsae"
+    left = "q(w, z_{1:T} | x_{1:T}) = q(w | x_{1:T}) " if w else "q(z_{1:T} | x_{1:T}) = "
+    assert str(q) == left + rest
 
 
-@pytest.mark.parametrize("t", [2, 3])
-def test_an_srnn_on_its_own_is_another_model(t: int) -> None:
-    assert needed(graph(small("srnn", own_share=1.0)), t) == {"z_previous", "z_older", NOW, FUTURE}
+def test_an_srnn_on_its_own_is_another_model() -> None:
+    assert posterior(graph_of(small("srnn", own_share=1.0)))["z"].text() == "q(z_t | z_{<t}, x_{t:T})"
 
 
-@pytest.mark.parametrize("t", [2, 3])
-def test_arrows_out_of_x_decide(t: int) -> None:
+def test_arrows_out_of_x_decide() -> None:
     """The control: without what the frames feed back, the graph of an SRNN is that of a state space."""
-    g = graph(small("srnn"))
-    g.remove_edges_from([e for e in g.edges if e[0].startswith("x_")])
-    assert needed(g, t) == POSTERIORS["dkf"] != POSTERIORS["srnn"]
+    g = graph_of(small("srnn"))
+    state_space = {n: [p for p in g.parents(n) if p not in g.observed] for n in g.nodes}
+    q = posterior(Graph(state_space, g.observed))
+    assert q["z"].text() == POSTERIORS["dkf"] != POSTERIORS["srnn"]
+
+
+def test_factorisations_in_words_and_signs() -> None:
+    graph = graph_of(small("dsae"))
+    assert str(generative(graph)) == "p(w, z_{1:T}, x_{1:T}) = p(w) ∏_t p(z_t | z_{<t}) p(x_t | w, z_t)"
+    assert posterior(graph).latex() == (
+        r"q(w, z_{1:T} \mid x_{1:T}) = q(w \mid x_{1:T}) \prod_{t=1}^T q(z_t \mid w, z_{<t}, x_{t:T})"
+    )
+    acausal = graph_of(small("rvae"))
+    assert str(generative(acausal)) == "p(z_{1:T}, x_{1:T}) = ∏_t p(z_t) ∏_t p(x_t | z_{1:T})"
+    assert blankets(graph_of(small("srnn")), "z").parts() == ("z_{t-1}", "z_{t+1}", "x_{1:t}")
+    named = Graph({"mu_0": "", "rate": ["mu_0"]}, ["rate"])
+    assert posterior(named).latex() == (
+        r"q(\mathrm{mu\_0} \mid \mathrm{rate}) = q(\mathrm{mu\_0} \mid \mathrm{rate})"
+    )
+
+
+def smoothed(frames: int, back: int, ahead: int) -> Graph:
+    """Independent z, and x_t that looks at some around."""
+    z = {f"z_{t}": [] for t in range(frames)}
+    x = {f"x_{t}": [f"z_{s}" for s in range(frames) if -back <= s - t <= ahead] for t in range(frames)}
+    return Graph(z | x, x)
+
+
+def test_windows_of_more_than_one_frame() -> None:
+    """x_t of z_{t-2:t}: z_t needs two frames before; the x that look at it, and those that look at these …"""
+    assert posterior(smoothed(9, 2, 0))["z"].text() == "q(z_t | z_{t-2:t-1}, x_{t:T})"
+    assert generative(smoothed(9, 2, 0))["x"].text("p") == "p(x_t | z_{t-2:t})"
+    assert generative(smoothed(9, 1, 1))["x"].text("p") == "p(x_t | z_{t-1:t+1})"
+    assert posterior(smoothed(9, 1, 1))["z"].text() == "q(z_t | z_{t-2:t-1}, x_{t-1:T})"
+
+
+def test_frames_that_differ_are_listed() -> None:
+    graph = Graph(
+        {"z_0": "", "z_1": ["z_0"], "z_2": [], "x_0": ["z_0"], "x_1": ["z_1"], "x_2": ["z_2"]}, ["x_2"]
+    )
+    graph = Graph({n: graph.parents(n) for n in graph.nodes}, ["x_0", "x_1", "x_2"])
+    q = posterior(graph)
+    assert q["z"].windows() is None
+    assert str(q) == "q(z_{1:T} | x_{1:T}) = q(z_0 | x_0, x_1) q(z_1 | z_0, x_1) q(z_2 | x_2)"
+    with pytest.raises(ValueError, match=r"The frames of z differ"):
+        q.python()
+
+
+@pytest.mark.parametrize("key", MODELS)
+def test_the_program_draws_each_latent_given_what_it_needs(key: str) -> None:
+    """It is run with names for values, by functions that write down what they were given."""
+    graph = graph_of(small(key))
+    written: dict[str, set[str]] = {}
+
+    def flat(parts: tuple[Any, ...]) -> set[str]:
+        return {n for part in parts for n in (part if isinstance(part, list) else [part])}
+
+    def drawing(name: str) -> Callable[..., str]:
+        def draw(*given: Any) -> str:
+            serial = name != "w"
+            node = f"{name}_{sum(n.startswith(name) for n in written)}" if serial else name
+            written[node] = flat(given)
+            return node
+
+        return draw
+
+    scope = {"T": 5, "x": [f"x_{t}" for t in range(5)], "q_z": drawing("z"), "q_w": drawing("w")}
+    exec(posterior(graph).python(), scope)  # what the package itself wrote
+    needs = {z: set(graph.needs(z, {*graph.latent[:i], *graph.observed})) for i, z in enumerate(graph.latent)}
+    assert written == needs
+    assert list(written) == list(graph.latent)
+
+
+def test_a_posterior_written_backward_has_no_loop_forward() -> None:
+    q = posterior(graph_of(small("dkf")), tuple(f"z_{t}" for t in reversed(range(5))))
+    assert q["z"].text() == "q(z_t | z_{t+1}, x_{1:t})"
+    with pytest.raises(ValueError, match="looks ahead"):
+        q.python()
+
+
+# Guides made to measure.
+
+
+@pytest.mark.parametrize("key", ["vae", "kalman", "dkf", "srnn", "rvae", "rvae-causal", "dvae"])
+def test_a_compliant_paper_declares_what_is_derived(key: str) -> None:
+    model = small(key)
+    assert compliant_sight(model) == PAPER[type(model)][1]
+
+
+@pytest.mark.parametrize(("key", "sees"), [("storn", "z_{<t}, x_{1:T}"), ("dsae", "z_{<t}, x_{t:T}")])
+def test_others_get_what_their_paper_lacks(key: str, sees: str) -> None:
+    model = small(key)
+    assert str(compliant_sight(model)) == f"q(z_t | {sees})" != str(PAPER[type(model)][1])
+
+
+def test_the_compliant_guide_is_of_the_size_asked_for() -> None:
+    guide = compliant_guide(make("dkf")[0], hidden=7)
+    assert guide.sees == Sees(z_past="previous", x_future=True)
+    assert guide.config["hidden"] == 7

@@ -108,4 +108,5 @@ def test_every_field_of_ours_can_be_set_from_its_own_text(kind: type) -> None:
     texts = describe(settings).split()
     assert len(texts) == len(fields(settings))
     assert apply(texts, settings) == [settings]
-    assert describe(settings, fields(settings)[0].name).split() == texts[1:]
+    for field in fields(settings)[:1]:  # some have none
+        assert describe(settings, field.name).split() == texts[1:]

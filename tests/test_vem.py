@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import pyro
 import pyro.distributions as dist
@@ -13,9 +14,13 @@ from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor, nn
 from toys import errors, mixture
 
+from pyrodvae.distributions import power
 from pyrodvae.engines import VEM
+from pyrodvae.noise import NMFNoise
+from pyrodvae.noisy import NoisySpeech
 from pyrodvae.potential import Target
 from pyrodvae.program import Program, local_parameters
+from pyrodvae.weights import load_run
 
 
 def scene() -> tuple[Target, Tensor]:
@@ -23,7 +28,8 @@ def scene() -> tuple[Target, Tensor]:
     return Target(model, guide, (x,)), z
 
 
-def test_vem_raises_the_bound_of_a_copy() -> None:
+@pytest.mark.parametrize("block", [0, 2])
+def test_vem_raises_the_bound_of_a_copy(block: int) -> None:
     target, z = scene()
 
     def bound(guide) -> Tensor:
@@ -34,7 +40,7 @@ def test_vem_raises_the_bound_of_a_copy() -> None:
 
     before = copy.deepcopy(target.guide.state_dict())
     model = copy.deepcopy(target.model.speech.state_dict())
-    engine = VEM(learning_rate=1e-2, steps=20)
+    engine = VEM(learning_rate=1e-2, steps=20, block=block, overlap=1)
     state = engine.init(target, z)
     for _ in range(3):
         state, info = engine.step(target, state)
@@ -110,3 +116,79 @@ def test_vem_reports_the_bound() -> None:
     wanted = evidence - Factorised().kl(model, mean)
     assert errors(torch.stack(given), wanted) < 5
     assert errors(torch.stack(given), evidence) > 5
+
+
+def test_too_large_steps_do_not_lose_the_speech() -> None:
+    """At five times the default rate; the control takes steps of any size. The noise stands still."""
+    run = load_run("rvae")
+    _, s = run.model.generate(60, 1)
+    x = s + 0.3 * power(s).mean().sqrt() * torch.randn_like(s)
+    noise = NMFNoise.from_quiet_frames(x, 4, torch.Generator().manual_seed(0))
+    model = NoisySpeech(run.model, noise)
+    target = Target(model, run.guide, (x,))
+
+    def share(engine: VEM) -> Tensor:
+        """Of the energy of the speech, how much the last draws give back."""
+        state = engine.init(target, torch.zeros(2, 1, 60, run.model.latent))
+        for _ in range(20):
+            state, _ = engine.step(target, state)
+        with torch.no_grad():
+            v = model.speech_variance(state.z)
+        return power(v / (v + noise.variance) * x).mean() / power(s).mean()
+
+    assert 0.7 < share(VEM(learning_rate=5 * VEM().learning_rate)) < 1.1
+    assert not 0.7 < share(VEM(learning_rate=1.0, warmup=0, clip=1e9)) < 1.1
+
+
+def test_the_rate_rises_to_its_value() -> None:
+    """Adam's first step is the rate, in every parameter; the eleventh is made at the whole of it."""
+    model, target, _ = make_linear()
+    target = Target(model, Factorised(), target.args)
+    for warmup, step in ((10, 0.01), (0, 0.11)):
+        engine = VEM(learning_rate=0.11, warmup=warmup)
+        state = engine.init(target, torch.zeros(2, 1, FRAMES, SIZE).double())
+        before = copy.deepcopy(state.guide.loc.detach())
+        state, _ = engine.step(target, state)
+        moved = (state.guide.loc.detach() - before).abs()
+        torch.testing.assert_close(moved, torch.full_like(moved, step), rtol=1e-4, atol=0)
+        for _ in range(10):
+            state, _ = engine.step(target, state)
+        assert state.optimiser.param_groups[0]["lr"] == 0.11
+
+
+@pytest.mark.parametrize("setting", [{"warmup": -1}, {"block": -1}, {"overlap": -1}])
+def test_settings_that_cannot_run_are_refused(setting: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="cannot run"):
+        VEM(**setting)
+
+
+class Steep(Factorised):
+    """A guide whose gradient, once in a while, is infinite."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = super().forward(x)
+        if torch.rand(()) < 0.3:
+            z.register_hook(lambda gradient: gradient * torch.inf)
+        return z
+
+
+def test_a_step_without_a_gradient_is_left_out() -> None:
+    """The others lead on; the control, Adam alone, is lost with the first of them."""
+    model, target, _ = make_linear()
+    engine, target = VEM(learning_rate=0.03), Target(model, Steep(), target.args)
+    state = engine.init(target, torch.zeros(20, 1, FRAMES, SIZE).double())
+
+    def parameters() -> Tensor:
+        return torch.cat([p.detach().flatten() for p in state.guide.parameters()])
+
+    at, infinite = [parameters()], 0
+    for _ in range(20):
+        state, _ = engine.step(target, state)
+        at.append(parameters())
+        infinite += not all(p.grad.isfinite().all() for p in state.guide.parameters())
+    still = sum(torch.equal(a, b) for a, b in itertools.pairwise(at))
+    assert torch.isfinite(at[-1]).all()
+    assert 0 < still == infinite < 20
+    state.guide.loc.grad = torch.full_like(state.guide.loc, torch.inf)
+    state.optimiser.step()
+    assert not torch.isfinite(parameters()).all()

@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
+from pyrodvae.engines.autoguide import AutoGuide
 from pyrodvae.engines.base import Engine
+from pyrodvae.engines.chain import Chain
+from pyrodvae.engines.encoder import Encoder
 from pyrodvae.engines.hmc import MALA, BatchedHMC
+from pyrodvae.engines.kernel import EngineKernel
 from pyrodvae.engines.langevin import Langevin
 from pyrodvae.engines.mh import MH
+from pyrodvae.engines.peem import PEEM
+from pyrodvae.engines.pyro_mcmc import HMC, NUTS
 from pyrodvae.engines.vem import VEM
 
 ENGINES: dict[str, type[Engine]] = {
     "langevin": Langevin,
     "vem": VEM,
+    "peem": PEEM,
     "mh": MH,
     "mala": MALA,
+    "hmc": HMC,
+    "nuts": NUTS,
     "hmc-batched": BatchedHMC,
+    "autoguide": AutoGuide,
+    "encoder": Encoder,
 }
 
-__all__ = ["ENGINES", "MALA", "MH", "VEM", "BatchedHMC", "Engine", "Langevin"]
+__all__ = [
+    "ENGINES",
+    "HMC",
+    "MALA",
+    "MH",
+    "NUTS",
+    "PEEM",
+    "VEM",
+    "AutoGuide",
+    "BatchedHMC",
+    "Chain",
+    "Encoder",
+    "Engine",
+    "EngineKernel",
+    "Langevin",
+]
