@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -653,8 +654,15 @@ def test_an_interruption_of_the_start_is_no_traceback(tmp_path: Path) -> None:
     path = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(pyrodvae.__file__).parents[1]}"}
 
     def start(*arguments: str) -> tuple[int, str]:
-        command = [sys.executable, *arguments]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | path)
+        ended = subprocess.run(
+            [sys.executable, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | path,
+            # What a shell starts in the background is told to ignore the signal, and so are its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         return ended.returncode, ended.stderr
 
     assert start("-m", "pyrodvae", "list") == (130, "Interrupted.\n")
