@@ -123,7 +123,7 @@ def em(
         i += 1
         if i == last or (first and i >= first):  # the noise is as it is: only the estimate is left to do
             continue
-        if settled(traces.objective, tolerance):
+        if settled(traces.objective[engine.burn_in :], tolerance):
             first, last = (i, round(i * last / first)) if first else (0, i)
     mask, variance = gathered.moments(x)
     return Posterior(
@@ -152,7 +152,7 @@ def _maximise(
     watch, sentences = watch.look(found)
     if watch.lost.any():
         z = watch.turn_back(model, z)
-        state = state._replace(engine=engine.init(target, z))
+        state = state._replace(engine=engine.moved(target, state.engine, z))
         variance = model.speech_variance(z).detach()
         found = Fit.of(x_power, model.scaled(variance), model.noise.variance)
     else:

@@ -52,9 +52,9 @@ class EnhanceConfig:
             they are believed to be, or ``"own"``, its own output; see :class:`~pyrodvae.noisy.NoisySpeech`.
         gain: whether each frame of speech has a gain of its own.
         seed: of everything random.
-        approach: so many of the iterations are Langevin's where the engine accepts or rejects (mh, mala,
-            hmc …): its small steps would not lead from the encoder's guess to the posterior before the
-            noise model has taken the speech for noise.
+        approach: so many of the iterations, at most a third, are Langevin's where the engine accepts or
+            rejects (mh, mala, hmc …): its small steps would not lead from the encoder's guess to the
+            posterior before the noise model has taken the speech for noise.
         as_published: run the published algorithm that the engine's key stands for, with its own settings
             throughout (:mod:`pyrodvae.as_published`); of those here it takes iterations, noise_rank and seed.
     """
@@ -281,8 +281,9 @@ def enhance_spectrum(
     model = NoisySpeech(run.model, noise, g, feedback=config.feedback, heard=crude, w=w)
     with torch.no_grad():
         z = guide.posterior(crude).rsample((config.chains,))
-    if engine.local and 0 < config.approach < config.iterations:
-        engine = Chain((Langevin(), engine), (config.approach, config.iterations - config.approach))
+    approach = min(config.approach, config.iterations // 3)
+    if engine.local and approach:
+        engine = Chain((Langevin(), engine), (approach, config.iterations - approach))
     engine = engine.planned(config.iterations)
     return em(
         model,

@@ -57,6 +57,9 @@ class NoisySpeech(Program):
     * ``"own"``: what the decoder itself said of them, see :class:`~pyrodvae.own_output.OwnOutput`. The
       density is then one of z and noise alone, frame by frame: slow, and gradients go through all frames.
 
+    With an estimate each E-step has a well-defined target, but the estimate moves with the draws: EM is
+    then a fixed-point iteration, and no objective is known that it climbs.
+
     A segment latent w is held at a first guess. What is approximate is told by :attr:`approximation`.
 
     Args:

@@ -97,8 +97,9 @@ class PrecisionEstimate(Estimate):
     .. math:: γ^{-1} = \operatorname{mean}_r \frac{1}{g v_r}, \qquad \hat s = \frac{γ}{γ + WH} \; x, \qquad
               \operatorname{var} s = \frac{γ \, WH}{γ + WH}
 
-    It is the optimum of the factorised posterior :math:`r(s)\, r(z)`. A draw with little speech counts
-    most, so where draws differ it is quieter than :class:`MaskEstimate`. WH is its mean over iterations.
+    It is the best r(s) beside the r(z) of the draws, if r(s, z) has to be a product. A draw with little
+    speech counts most, so where draws differ it is quieter than :class:`MaskEstimate`. WH is its mean over
+    iterations.
 
     Source: Sadeghi & Alameda-Pineda, audio-visual speech enhancement with VAEs (2020; variational EM).
     """
@@ -168,7 +169,8 @@ class Posterior:
 
         The tails on both sides are equally probable. |s| is a mixture of Rice distributions, one for
         each last draw of z, and the bounds are order statistics of draws from it: fresh draws of the
-        same mixture fall between them with probability ``level`` exactly. What the mixture does not
+        same mixture fall between them with probability ``level``, but for rounding to whole draws, or a
+        little more where chains differ. What the mixture does not
         know of z and of the noise, the interval does not either: with one or two chains it is narrow.
 
         Args:

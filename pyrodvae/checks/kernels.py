@@ -83,9 +83,10 @@ def invariance(
     per replicate for all statistics at once.
 
     The p-value is exact at any number of replicates if K is reversible (Metropolis-Hastings, MALA,
-    HMC): then (z, z') and (z', z) have one law given x, and a sign is such an exchange. For others
-    (a Gibbs sweep) d has the mean zero, and is bounded: the p-value is right as replicates grow. The
-    largest of many dependent statistics needs no further correction for their number.
+    HMC, accepted jointly or at reach 0): then (z, z') and (z', z) have one law given x, and a sign is
+    such an exchange. For others (a Gibbs sweep, combs of frames in turn) d has the mean zero, and is
+    bounded: the p-value is right as replicates grow. The largest of many dependent statistics needs no
+    further correction for their number.
 
     Args:
         engine: the kernel, which must not adapt: with a warm-up, set it to 0.

@@ -40,6 +40,15 @@ class Engine(ABC):
         """This engine, knowing how many steps there will be; most do not care."""
         return self
 
+    def moved(self, target: Target, state: Any, z: Tensor) -> Any:
+        """A state with other draws, which keeps what it can of what it has learned; here, nothing."""
+        return self.init(target, z)
+
+    @property
+    def burn_in(self) -> int:
+        """How many of the first steps do not yet draw as later ones do."""
+        return 0
+
 
 def check(engine: Engine, holds: bool, otherwise: str) -> None:
     """Raise a ValueError that names the engine and what is wrong with its settings, unless it holds."""

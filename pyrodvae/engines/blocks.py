@@ -13,10 +13,12 @@ from pyrodvae.rollout import Rollout
 
 
 class Blocks(Rollout):
-    r"""A roll-out that remembers the last frames instead of all: between W and W + L of them.
+    r"""A roll-out that remembers the last frames instead of all: between W and W + L − 1 of them.
 
-    .. math:: \tilde q(z_{1:T}) = \prod_t q(z_t \mid z_{b(t):t-1}, c_t), \qquad
+    .. math:: \tilde q(z_{1:T}) = \prod_t \mathcal N(z_t; μ_t(ε_{b(t):t-1}), σ_t^2(ε_{b(t):t-1})), \qquad
         b(t) = L \lfloor (t - 1 - W) / L \rfloor + 1 \;\text{ or } 1
+
+    where μ and σ are those of q along the path that the noise ε of these frames makes of a blank start.
 
     Block k covers the frames kL + 1 … kL + L + W. All blocks start at once from a blank memory, with the
     noise that the frames have in common, and each leaves out its first W frames, which the block before

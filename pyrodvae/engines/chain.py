@@ -47,15 +47,28 @@ class Chain(Engine):
         check(self, complete, "lengths are one number of steps, at least 1, for each engine")
 
     def planned(self, iterations: int) -> Chain:
-        """This chain with the lengths that make so many steps in all (or one each, if that is more)."""
-        if self.lengths:
-            return self
+        """This chain with lengths that make so many steps in all (or one each, if that is more)."""
+        lengths = list(self.lengths) or self._shared(iterations)
+        lengths[-1] = max(1, iterations - sum(lengths[:-1]))
+        planned = tuple(e.planned(n) for e, n in zip(self.engines, lengths, strict=True))
+        return Chain(planned, tuple(lengths))
+
+    def _shared(self, iterations: int) -> list[int]:
         lengths = [1] * len(self.engines)
         walkers = [i for i, e in enumerate(self.engines) if e.walks] or [len(self.engines) - 1]
         for n in range(max(0, iterations - len(self.engines))):
             lengths[walkers[n % len(walkers)]] += 1
-        planned = tuple(e.planned(n) for e, n in zip(self.engines, lengths, strict=True))
-        return Chain(planned, tuple(lengths))
+        return lengths
+
+    @property
+    def burn_in(self) -> int:
+        """Until the last engine has settled."""
+        return sum(self.lengths[:-1]) + self.engines[-1].burn_in
+
+    def moved(self, target: Target, state: ChainState, z: Tensor) -> ChainState:
+        """The same engine goes on."""
+        inner = self.engines[state.stage].moved(target, state.inner, z)
+        return state._replace(z=inner.z, inner=inner)
 
     def init(self, target: Target, z: Tensor) -> ChainState:
         """Start the first engine at z."""

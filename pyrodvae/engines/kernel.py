@@ -13,6 +13,7 @@ from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from torch import Tensor
 
 from pyrodvae.engines.base import Engine
+from pyrodvae.engines.chain import Chain
 from pyrodvae.engines.metropolis import Metropolis
 from pyrodvae.engines.pyro_mcmc import PyroEngine
 from pyrodvae.potential import Target
@@ -40,6 +41,9 @@ class EngineKernel(MCMCKernel):
         guide: a program for its posterior; or None.
         chains: S, all in one process: leave MCMC's ``num_chains`` at 1.
         reach: as of :class:`~pyrodvae.potential.Target`; a model knows its own (``model.reach``).
+
+    Raises:
+        ValueError: a chain of engines.
     """
 
     transforms: dict[str, Any] = {}
@@ -59,6 +63,8 @@ class EngineKernel(MCMCKernel):
         chains: int = 1,
         reach: int | None = None,
     ) -> None:
+        if isinstance(engine, Chain):
+            raise ValueError("MCMC runs one kernel from first to last: give it one engine, not a Chain.")
         self.engine, self.model, self.guide = engine, model, guide
         self.chains, self.reach = chains, reach
         self.cleanup()

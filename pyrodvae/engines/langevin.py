@@ -62,6 +62,10 @@ class Langevin(Engine):
         """Start at z."""
         return LangevinState(z.detach().requires_grad_(), torch.zeros_like(z), 0)
 
+    def moved(self, target: Target, state: LangevinState, z: Tensor) -> LangevinState:
+        """The preconditioner stays as it is."""
+        return state._replace(z=z.detach().requires_grad_())
+
     def step(self, target: Target, state: LangevinState) -> tuple[LangevinState, dict[str, Tensor]]:
         """Move every chain; ``info["log_joint"]`` is (S, B), of the draws before the last move."""
         z, square, count = state

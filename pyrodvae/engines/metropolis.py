@@ -56,7 +56,7 @@ class Metropolis(Engine):
 
     Args:
         step_size: ε at the start.
-        steps: moves of every frame per E-step.
+        steps: moves of every frame (or of one block) per E-step.
         warmup: so many moves of every frame adapt.
         target_accept: the rate of acceptance that warm-up aims at.
         acceptance: ``"auto"``, as above; or ``"joint"``, the whole path always.
@@ -102,6 +102,15 @@ class Metropolis(Engine):
     def planned(self, iterations: int) -> Metropolis:
         """With a warm-up that ends after a quarter of so many E-steps."""
         return replace(self, warmup=min(self.warmup, iterations * self.steps // 4))
+
+    @property
+    def burn_in(self) -> int:
+        """The E-steps in which it adapts."""
+        return -(-self.warmup // self.steps)
+
+    def moved(self, target: Target, state: MetropolisState, z: Tensor) -> MetropolisState:
+        """Steps and preconditioner stay as they are."""
+        return state._replace(z=self._ready(z))
 
     def init(self, target: Target, z: Tensor) -> MetropolisState:
         """Start at z."""

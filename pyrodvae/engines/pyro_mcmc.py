@@ -6,8 +6,8 @@ import copy
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import pyro
 import torch
@@ -49,6 +49,8 @@ class PyroEngine(Engine):
         target_accept: the rate of acceptance that warm-up aims at.
     """
 
+    local: ClassVar[bool] = True
+
     step_size: float = 0.1
     steps: int = 1
     warmup: int = 50
@@ -66,6 +68,15 @@ class PyroEngine(Engine):
 
     def before_move(self, kernel: mcmc.HMC) -> None:
         """What has to follow the step size as it adapts."""
+
+    def planned(self, iterations: int) -> PyroEngine:
+        """With a warm-up that ends after a quarter of so many E-steps."""
+        return replace(self, warmup=min(self.warmup, iterations * self.steps // 4))
+
+    @property
+    def burn_in(self) -> int:
+        """The E-steps in which it adapts."""
+        return -(-self.warmup // self.steps)
 
     def init(self, target: Target, z: Tensor) -> PyroState:
         """Start at z; a warm-up begins with a search for the step size, on this target."""

@@ -46,7 +46,8 @@ class SRNN(DVAE):
     and each frame has to wait for the one before. With a share between, each frame (of all sequences)
     is one or the other by chance: scheduled sampling, which leads training from one to the other.
     While its weights are trained no gradient passes through what it reads of its own, as published;
-    with frozen weights the gradient in z is whole.
+    with frozen weights the gradient in z is whole. With a share between, the density is itself drawn by
+    chance, and is no target for engines.
 
     Args:
         observed: F. latent: D. hidden: H of the LSTM, and in proportion to it the sizes of the dense
