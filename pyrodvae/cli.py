@@ -201,6 +201,10 @@ def _graph(kinds: Any) -> None:
     p.add_argument("model", metavar="MODEL", help="see 'pyrodvae list'")
     p.add_argument("--guide", default="paper", metavar="KEY", help="see 'pyrodvae list' (paper)")
     p.add_argument("--frames", type=int, default=5, metavar="T", help="that the program is run for (5)")
+    cost = "also what guides lose that see less than the posterior needs, on simulated linear-Gaussian data"
+    p.add_argument("--cost", action="store_true", help=cost)
+    out = "also draw it: .svg or .png, or .html to play with; with --cost, a .png of the costs"
+    p.add_argument("-o", "--out", metavar="FILE", help=out)
 
 
 def _import(kinds: Any) -> None:

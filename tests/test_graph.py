@@ -401,12 +401,12 @@ def test_frames_of_one_group_share_no_term() -> None:
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_graph(Namespace(model="storn", guide="paper", frames=4)) == 0
+    assert run_graph(Namespace(model="storn", guide="paper", frames=4, cost=False, out=None)) == 0
     out = capsys.readouterr().out
     assert "q(z_{1:T} | x_{1:T}) = ∏_t q(z_t | z_{<t}, x_{1:T})" in out
     assert "B(z_t) = {z_{<t}, z_{>t}, x_{1:T}}" in out
     assert "paper: STORNGuide is simplified: q(z_t | x_{1:t}) misses z_{<t} and x_{>t}." in out
     with pytest.raises(ValueError, match="too few"):
-        run_graph(Namespace(model="storn", guide="paper", frames=2))
+        run_graph(Namespace(model="storn", guide="paper", frames=2, cost=False, out=None))
     with pytest.raises(ValueError, match="No model is called"):
-        run_graph(Namespace(model="stern", guide="paper", frames=4))
+        run_graph(Namespace(model="stern", guide="paper", frames=4, cost=False, out=None))
