@@ -44,7 +44,7 @@ def log(text: str) -> None:
 def run_enhance(options: Namespace) -> int:
     """Enhance files and folders."""
     config, (engine,) = _enhancement(options, [options.engine])
-    return _transform(options, lambda run: enhancing(run, engine, config, options.device))
+    return _transform(options, lambda run: enhancing(run, engine, config, options.device, log))
 
 
 def run_resynthesize(options: Namespace) -> int:

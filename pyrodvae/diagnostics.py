@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from pyro.ops import stats
@@ -89,11 +89,13 @@ class Record:
             (I, S, B) where it is known of every chain, (I,) where of the iteration alone; NaN where it
             was not reported.
         averaged: how many iterations, the last ones, enter the estimate.
+        reported: by name, in which iterations (I,); without one, in all.
     """
 
     objective: Tensor
     info: dict[str, Tensor]
     averaged: int
+    reported: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, objective: list[Tensor], info: list[dict[str, Tensor]], averaged: int) -> Record:
@@ -103,7 +105,13 @@ class Record:
             name: torch.stack([reported.get(name, torch.full_like(one, torch.nan)) for reported in info])
             for name, one in shapes.items()
         }
-        return cls(torch.stack(objective), traces, averaged)
+        present = {name: torch.tensor([name in one for one in info]) for name in shapes}
+        return cls(torch.stack(objective), traces, averaged, present)
+
+    def of_the_averaged(self, name: str) -> Tensor:
+        """A trace in the averaged iterations in which it was reported."""
+        rows = self.info[name][-self.averaged :]
+        return rows[self.reported[name][-self.averaged :]] if name in self.reported else rows
 
 
 @dataclass(frozen=True)
@@ -226,11 +234,11 @@ class Diagnostics:
 
     def _reported(self, name: str) -> bool:
         """Whether there is anything of it in the averaged iterations."""
-        return name in self.names and not all(part.isnan().all() for part in self._averaged(name))
+        return name in self.names and any(not part.isnan().all() for part in self._averaged(name))
 
     def _averaged(self, name: str) -> list[Tensor]:
         self.trace(name)  # refuses a name that there is not
-        return [record.info[name][-record.averaged :] for record in self.records]
+        return [record.of_the_averaged(name) for record in self.records]
 
 
 def _aligned(traces: list[Tensor]) -> Tensor:

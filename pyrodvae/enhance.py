@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pyrodvae.as_published import enhance_spectrum_as_published, published_form
-from pyrodvae.audio import Waveform
+from pyrodvae.audio import AudioError, Waveform
 from pyrodvae.denoised import Denoised, subtract
 from pyrodvae.diagnostics import Diagnostics
 from pyrodvae.em import Posterior, em
@@ -82,8 +82,12 @@ class EnhanceConfig:
         if not 0 < self.average <= 1:
             raise ValueError(f"average is a share between 0 and 1, not {self.average}.")
         for name, limit in (("memory", 1.0), ("tolerance", math.inf)):
-            if not 0 <= getattr(self, name) <= limit:
-                raise ValueError(f"{name} must be from 0 to {limit:g}, not {getattr(self, name)}.")
+            value = getattr(self, name)
+            if not isinstance(value, int | float | np.number) or not 0 <= value <= limit:
+                raise ValueError(f"{name} must be from 0 to {limit:g}, not {value}.")
+        for name, words in (("estimate", get_args(EstimateKey)), ("feedback", get_args(Feedback))):
+            if getattr(self, name) not in words:
+                raise ValueError(f"{name} is '{words[0]}' or '{words[1]}', not '{getattr(self, name)}'.")
         check_seed(self.seed)
 
 
@@ -200,11 +204,16 @@ def enhance(
     waveform, rate, name = read_input(audio, sample_rate)
     run = model if isinstance(model, Run) else load_run(model, device)
     engine = make_engine(engine) if isinstance(engine, str) else engine
+    if not isinstance(engine, Engine):
+        raise ValueError(f"An engine is a key or an instance such as Langevin(), not {engine!r}.")
+    form = published_form(engine, run) if config.as_published else engine
 
     channels = np.atleast_2d(waveform)
     at_rate = resample(centred(channels), rate, run.stft.sample_rate)
     peak = np.abs(at_rate).max(-1, keepdims=True)
     active = peak[:, 0] > 0  # a silent channel stays silent
+    if not active.any():
+        raise AudioError(f"{name} holds no sound, only a constant offset.")
     x = run.stft(torch.from_numpy(at_rate[active] / peak[active]).to(device, torch.float32))
 
     def to_waveform(s: Tensor) -> Waveform:
@@ -225,7 +234,7 @@ def enhance(
         noisy=x,
         mean=mean,
         std=variance.sqrt(),
-        settings={"audio": name, "model": str(run.card["model"]), "engine": repr(engine), **vars(config)},
+        settings={"audio": name, "model": str(run.card["model"]), "engine": repr(form), **vars(config)},
         _windows=windows,
         _to_waveform=to_waveform,
     )
@@ -281,10 +290,7 @@ def enhance_spectrum(
     model = NoisySpeech(run.model, noise, g, feedback=config.feedback, heard=crude, w=w)
     with torch.no_grad():
         z = guide.posterior(crude).rsample((config.chains,))
-    approach = min(config.approach, config.iterations // 3)
-    if engine.local and approach:
-        engine = Chain((Langevin(), engine), (approach, config.iterations - approach))
-    engine = engine.planned(config.iterations)
+    engine = _approached(engine, config).planned(config.iterations)
     return em(
         model,
         Denoised(guide, first),
@@ -298,3 +304,14 @@ def enhance_spectrum(
         tolerance=config.tolerance,
         each=each,
     )
+
+
+def _approached(engine: Engine, config: EnhanceConfig) -> Engine:
+    """The engine, or one that begins with Langevin's, where small steps would not lead to the posterior."""
+    steps = min(config.approach, config.iterations // 3)
+    if not engine.local or not steps:
+        return engine
+    parts = engine.engines if isinstance(engine, Chain) else (engine,)
+    first = engine.first_walker if isinstance(engine, Chain) else 0
+    rest = max(1, config.iterations - first - steps)
+    return Chain((*parts[:first], Langevin(), Chain(parts[first:])), (*(1,) * first, steps, rest))

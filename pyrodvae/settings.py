@@ -30,6 +30,7 @@ def apply(assignments: Sequence[str], *settings: Any) -> list[Any]:
         ValueError: no "=", a key that no dataclass has, or a value of another type.
     """
     settings_ = list(settings)
+    values: list[dict[str, Any]] = [{} for _ in settings]
     for assignment in assignments:
         key, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals or not key:
@@ -39,9 +40,9 @@ def apply(assignments: Sequence[str], *settings: Any) -> list[Any]:
             known = dict.fromkeys(name for one in settings_ for name in types(one))
             raise ValueError(f"No setting is called '{key}'; there are: {', '.join(known)}.")
         for i in owners:
-            value = read(key, text, types(settings_[i])[key])
-            settings_[i] = replace(settings_[i], **{key: value})
-    return settings_
+            values[i][key] = read(key, text, types(settings_[i])[key])
+    # At once: what fits together may not fit one by one.
+    return [replace(one, **values[i]) for i, one in enumerate(settings_)]
 
 
 def types(settings: Any) -> dict[str, Any]:

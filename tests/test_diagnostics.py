@@ -253,3 +253,20 @@ def test_picture_shows_what_the_engine_reports(run: Run, engine, panels: list[st
     if LOG_JOINT in panels:
         lines = torch.stack([torch.as_tensor(line.get_ydata()) for line in axes[LOG_JOINT].get_lines()], -1)
         torch.testing.assert_close(lines, result.diagnostics.trace("log_joint").mean(-1))
+
+
+def test_what_was_not_reported_is_not_what_is_no_number() -> None:
+    """An engine of a chain that says nothing of a quantity raises no alarm; a NaN that it reports does."""
+    torch.manual_seed(0)
+    told = [{"log_joint": torch.randn(2, 1)} for _ in range(20)]
+    objective = [torch.zeros(1)] * 40
+    silent: list[dict[str, Tensor]] = [{} for _ in range(20)]
+    broken = [{"log_joint": torch.full((2, 1), torch.nan)} for _ in range(20)]
+
+    def alarmed(info: list[dict[str, Tensor]]) -> bool:
+        found = Diagnostics((Record.of(objective, info, 40),))
+        return any("not finite" in sentence for sentence in found.warnings())
+
+    assert not alarmed(silent + told)
+    assert not alarmed(told + silent)
+    assert alarmed(broken + told)

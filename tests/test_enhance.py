@@ -16,12 +16,13 @@ from torch import Tensor
 
 from pyrodvae import AudioError, EnhanceConfig, enhance, examples, read_audio
 from pyrodvae.distributions import power
-from pyrodvae.engines import Langevin
+from pyrodvae.engines import MALA, MH, Chain, Encoder, Langevin
 from pyrodvae.enhance import (
     SHARED_SECONDS,
     WINDOW_SECONDS,
     Enhanced,
     Waveform,
+    _approached,
     enhance_spectrum,
 )
 from pyrodvae.metrics import si_sdr
@@ -283,3 +284,29 @@ def test_an_offset_is_taken_off_and_silence_stays_silent(offset: float) -> None:
     assert np.abs(shifted[:, 1000:].mean(-1)).min() > offset / 2
     constant = np.full((1, 500), 0.1, np.float32)
     assert not centred(constant).any()
+
+
+def test_a_constant_is_no_sound() -> None:
+    with pytest.raises(AudioError, match="only a constant offset"):
+        enhance(np.full(8000, 0.5), sample_rate=16_000, config=FAST)
+
+
+def test_what_is_no_engine_and_no_estimate_is_told(run) -> None:
+    with pytest.raises(ValueError, match="An engine is a key or an instance"):
+        enhance(sound(0.3, RATE)[0], sample_rate=RATE, model=run, engine=Langevin, config=FAST)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="estimate is 'mask' or 'precision', not 'median'"):
+        EnhanceConfig(estimate="median")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="memory must be from 0 to 1, not a"):
+        EnhanceConfig(memory="a")  # type: ignore[arg-type]
+
+
+def test_langevin_leads_to_where_small_steps_begin() -> None:
+    config = EnhanceConfig(iterations=60)
+    found = _approached(Chain((Encoder(), MALA(), MH())), config).planned(60)
+    assert isinstance(found, Chain)
+    assert [type(e) for e in found.engines] == [Encoder, Langevin, Chain]
+    assert found.lengths == (1, 20, 39)
+    assert _approached(MALA(), EnhanceConfig(iterations=30)).planned(30).lengths == (10, 20)  # type: ignore[attr-defined]
+    for as_it_is in (Langevin(), Chain((Langevin(), MALA())), Chain((MALA(), MH()), (5, 5))):
+        assert _approached(as_it_is, config) is as_it_is
+    assert _approached(MALA(), EnhanceConfig(approach=0)) == MALA()

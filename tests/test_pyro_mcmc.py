@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 from chains import SCENES, off_along, start
+from linear import FRAMES, SIZE, make_linear
 from torch import Tensor
 from toys import mixture
 
@@ -96,7 +97,7 @@ def test_a_state_is_left_alone_and_can_be_saved(key: str) -> None:
 
 @both
 def test_steps_and_masses_adapt_and_then_stand_still(key: str) -> None:
-    engine = ENGINES[key]
+    engine = replace(ENGINES[key], warmup=60)
     target, z = small()
 
     def learned(state) -> list[Tensor]:
@@ -105,7 +106,7 @@ def test_steps_and_masses_adapt_and_then_stand_still(key: str) -> None:
         ]
 
     states = [engine.init(target, z)]
-    for steps in (29, 1, 5):
+    for steps in (59, 1, 5):
         states.append(replace(engine, steps=steps).step(target, states[-1])[0])
     begun, _, warm, later = map(learned, states)
     assert all(torch.equal(a, b) for a, b in zip(warm, later, strict=True))
@@ -195,3 +196,16 @@ def test_a_path_that_diverges_is_counted_and_refused() -> None:
 def test_settings_that_cannot_run_are_refused(engine: type[PyroEngine], setting: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="cannot run"):
         engine(**setting)
+
+
+@pytest.mark.parametrize("warmup", [20, 25, 30, 60])
+def test_a_short_warm_up_leaves_a_step_that_is_accepted(warmup: int) -> None:
+    _, target, _ = make_linear()
+    engine = HMC(warmup=warmup)
+    state = engine.init(target, torch.zeros(2, 1, FRAMES, SIZE, dtype=torch.double))
+    rates = []
+    for i in range(warmup + 20):
+        state, info = engine.step(target, state)
+        if i >= warmup:
+            rates.append(info["accept"])
+    assert torch.stack(rates).mean() > 0.3

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from pyrodvae.engines import ENGINES
+from pyrodvae.engines import ENGINES, MALA
 from pyrodvae.enhance import EnhanceConfig
 from pyrodvae.settings import apply, describe
 from pyrodvae.trainer import TrainConfig
@@ -110,3 +110,11 @@ def test_every_field_of_ours_can_be_set_from_its_own_text(kind: type) -> None:
     assert apply(texts, settings) == [settings]
     for field in fields(settings)[:1]:  # some have none
         assert describe(settings, field.name).split() == texts[1:]
+
+
+def test_settings_that_fit_together_fit_in_any_order() -> None:
+    wanted = MALA(block=8, acceptance="joint")
+    assert apply(["block=8", "acceptance=joint"], MALA()) == [wanted]
+    assert apply(["acceptance=joint", "block=8"], MALA()) == [wanted]
+    with pytest.raises(ValueError, match="accepted jointly"):
+        apply(["block=8"], MALA())

@@ -50,5 +50,9 @@ def published_form(engine: Engine, run: Run) -> Algorithm:
     key = next((k for k, kind in ENGINES.items() if type(engine) is kind and k in FORMS), None)
     if key is None:
         raise ValueError(f"{type(engine).__name__} has no published form; there are: {', '.join(FORMS)}.")
+    if run.model.segment:
+        raise ValueError(
+            f"{type(run.model).__name__} has a segment latent, and no published algorithm knows of one."
+        )
     reach = run.model.reach
     return ALGORITHMS[FORMS[key][2 if reach is None else reach]]

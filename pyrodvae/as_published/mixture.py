@@ -70,7 +70,7 @@ class Mixture:
 
         That is twice what −log p has of z, and Σ log σ is missing: the published prior.
         """
-        p = self.model.prior(z).along(z)
+        p = self.noisy.speech.prior(z).along(z)
         return ((z - p.mean) / p.stddev).square().sum(-1)
 
     def energy(self, z: Tensor, v: Tensor, prior_weight: float) -> Tensor:

@@ -43,8 +43,19 @@ class Chain(Engine):
 
     def __post_init__(self) -> None:
         check(self, len(self.engines) > 0, "a chain has at least one engine")
+        check(self, all(isinstance(e, Engine) for e in self.engines), "its parts have to be engines")
         complete = len(self.lengths) in (0, len(self.engines)) and all(n >= 1 for n in self.lengths)
         check(self, complete, "lengths are one number of steps, at least 1, for each engine")
+
+    @property
+    def first_walker(self) -> int:
+        """The place of the first engine that walks; 0 if none does."""
+        return next((i for i, e in enumerate(self.engines) if e.walks), 0)
+
+    @property
+    def local(self) -> bool:  # type: ignore[override]
+        """Whether the first engine that walks is, and when it begins has not been said."""
+        return not self.lengths and self.engines[self.first_walker].local
 
     def planned(self, iterations: int) -> Chain:
         """This chain with lengths that make so many steps in all (or one each, if that is more)."""

@@ -29,6 +29,10 @@ class PyroState(NamedTuple):
     moves: int
 
 
+ENOUGH_FOR_MASS = 50
+"""Moves of warm-up with which a mass matrix is adapted."""
+
+
 @dataclass(frozen=True)
 class PyroEngine(Engine):
     r"""What the two of them share.
@@ -38,9 +42,10 @@ class PyroEngine(Engine):
     all to move one: these engines are made for one or few, :class:`~pyrodvae.engines.hmc.BatchedHMC`
     for many.
 
-    During ``warmup`` moves Pyro adapts the step by dual averaging and (from 20 moves on) a diagonal
-    mass matrix by windows; then both stand still. A kernel keeps nothing of a target from one E-step
-    to the next, so the target may change, and a state can be pickled.
+    During ``warmup`` moves Pyro adapts the step by dual averaging and, if they are 50 or more, a diagonal
+    mass matrix by windows (of fewer, none are left to find the step that fits it); then both stand
+    still. A kernel keeps nothing of a target from one E-step to the next, so the target may change, and
+    a state can be pickled.
 
     Args:
         step_size: at the start; with a warm-up Pyro first looks for a better one.
@@ -146,7 +151,7 @@ class HMC(PyroEngine):
             step_size=self.step_size,
             trajectory_length=self.trajectory_length,
             adapt_step_size=self.warmup > 0,
-            adapt_mass_matrix=self.warmup > 0,
+            adapt_mass_matrix=self.warmup >= ENOUGH_FOR_MASS,
             target_accept_prob=self.target_accept,
         )
 
@@ -180,7 +185,7 @@ class NUTS(PyroEngine):
             potential_fn=potential,
             step_size=self.step_size,
             adapt_step_size=self.warmup > 0,
-            adapt_mass_matrix=self.warmup > 0,
+            adapt_mass_matrix=self.warmup >= ENOUGH_FOR_MASS,
             target_accept_prob=self.target_accept,
             max_tree_depth=self.max_tree_depth,
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.infer import TraceMeanField_ELBO
@@ -77,7 +78,8 @@ class Variational(Engine):
         z, guide, optimiser, count = state
         elbo = TraceMeanField_ELBO(num_particles=len(z), vectorize_particles=True, max_plate_nesting=1)
         loss = torch.zeros(())
-        with local_parameters(), torch.enable_grad():
+        # A step too far leads to values that distributions would refuse: it is to be skipped.
+        with local_parameters(), torch.enable_grad(), pyro.validation_enabled(False):
             for _ in range(self.steps):
                 traced = poutine.trace(self.drawing(guide))
                 optimiser.zero_grad()
