@@ -95,6 +95,19 @@ class Shift(Engine):
         return At(state.z + self.by), {}
 
 
+class Duck:
+    """A kernel that is no engine: has what one needs, and no more."""
+
+    def __init__(self, kernel: Engine) -> None:
+        self.kernel = kernel
+
+    def init(self, target: Target, z: Tensor) -> At:
+        return self.kernel.init(target, z)
+
+    def step(self, target: Target, state: At) -> tuple[At, dict[str, Tensor]]:
+        return self.kernel.step(target, state)
+
+
 def langevin(step_size: float) -> Langevin:
     return Langevin(step_size, precondition=False, temperature=1.0)
 
@@ -333,6 +346,13 @@ def test_an_engine_that_is_biased_or_not_there_yet_is_not_calibrated(
     assert not calibration(engine, *pairs(model, 400), **{"chains": 31, **how}).passed
 
 
+def test_a_kernel_need_not_be_an_engine(model) -> None:
+    target, z = pairs(model, 300)
+    for kernel, passes in ((Gibbs(), True), (Gibbs(likelihood=0.0), False)):
+        assert invariance(Duck(kernel), target, z).passed == passes
+        assert calibration(Duck(kernel), target, z, chains=15, warmup=5).passed == passes
+
+
 def test_draws_of_one_chain_far_apart_are_as_good_as_many_chains(model) -> None:
     found = calibration(Gibbs(), *pairs(model, 150), chains=2, draws=16, warmup=10, thin=10)
     assert found.passed, found
@@ -494,6 +514,19 @@ def test_refusals_name_what_is_wrong(model) -> None:
         (lambda: posterior_errors(z[:9, None], z[0], torch.eye(N)), "needs 20 chains S or more.* have 9"),
         (lambda: posterior_errors(z[:, None], z[0], torch.eye(3)), r"ends in \(4, 4\); .* \(3, 3\)"),
         (lambda: functionals(Target(without_z, None, (z,)), z), "site 'z' .* this one has none"),
+        (lambda: invariance(Walk(), target, z, steps=0), "takes steps=0 cannot be tested"),
+        (lambda: invariance(Walk, target, z), "A kernel is an object with init and step.* Walk'> is not"),
+        (lambda: invariance(guide, target, z), "A kernel is an object with init and step"),
+        (lambda: invariance(Walk(), target, z[:20]), r"there are 20 paths, and x has the shape \(30, 4\)"),
+        (lambda: calibration(Walk(), target, z[:20], chains=3), "there are 20 paths"),
+        (lambda: calibration("guide", target, z, chains=3), "and guide is neither"),
+        (lambda: calibration(Gibbs, target, z, chains=3), "Gibbs'> is neither"),
+        (lambda: posterior_errors(z[:2], z[0], torch.eye(N)), r"S chains first, .* \(2, 2, 2\)"),
+        (lambda: posterior_errors(z[:, None], z[:3], torch.eye(N)), r"fit a mean of shape \(3, 2, 2\)"),
+        (
+            lambda: posterior_errors(z[:, None], z[0], torch.eye(N).expand(3, N, N)),
+            r"covariance of shape \(3, 4, 4\)",
+        ),
         (lambda: calibration(VEM(), target, z, chains=3), "VEM fine-tunes a guide"),
     ]  # fmt: skip
     for call, why in refused:

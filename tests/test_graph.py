@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from argparse import Namespace
+from pathlib import Path
 
 import networkx as nx
 import pyro
@@ -128,6 +129,16 @@ def test_a_trail_in_words() -> None:
     across = graph.open_trail("F", "E")
     assert across is not None
     assert across.sentence() == "F ← A → E is open: nothing on it is given."
+
+
+def test_a_graph_in_lines() -> None:
+    assert str(Graph({"a": "", "b": "a", "c": "ab"}, "c", deterministic="b", notes=["A note."])) == (
+        "a\nb ← a (deterministic)\nc ← a, b (observed)\nA note."
+    )
+    lines = str(graph_of(make("kalman")[0])).splitlines()
+    assert lines[:4] == ["z_0", "x_0 ← z_0 (observed)", "z_1 ← z_0", "x_1 ← z_1 (observed)"]
+    srnn = str(graph_of(make("srnn")[0])).splitlines()
+    assert "z_1 ← z_0, x_0" in srnn  # other arrows, other lines
 
 
 def test_needs_are_the_least_that_screens_off_the_rest() -> None:
@@ -267,6 +278,24 @@ def twins() -> None:
 def test_programs_without_one_graph(program, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         trace_graph(program)
+
+
+def test_what_has_no_frames_to_draw() -> None:
+    model, _ = make("kalman")
+    with pytest.raises(ValueError, match="A graph of 0 frames has no variables: give 5, or 1 at least"):
+        graph_of(model, 0)
+    with pytest.raises(ValueError, match=r"extra_site is not a DVAE.* trace_graph\(program, \*args\)"):
+        graph_of(extra_site)
+    assert graph_of(model, 1).nodes == ("z_0", "x_0")
+
+
+@pytest.mark.parametrize("order", [["z_4"], [], ["z_0", "z_0", "z_1"], ["z_0", "z_1", "x_2"]])
+def test_an_order_that_is_not_one_of_all_latents(order: list[str]) -> None:
+    graph = graph_of(make("kalman")[0], 3)
+    said = f"The order names {', '.join(order) or 'nothing'} and the graph has the latents z_0, z_1, z_2: "
+    with pytest.raises(ValueError, match=said):
+        posterior(graph, order)
+    assert str(posterior(graph, ["z_2", "z_1", "z_0"])).endswith("q(z_t | z_{t+1}, x_{1:t})")
 
 
 def test_data_fed_back_past_their_site() -> None:
@@ -410,3 +439,17 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
         run_graph(Namespace(model="storn", guide="paper", frames=2, cost=False, out=None))
     with pytest.raises(ValueError, match="No model is called"):
         run_graph(Namespace(model="stern", guide="paper", frames=4, cost=False, out=None))
+
+
+def test_the_page_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "graph.md").read_text().splitlines()
+    for model in ("dsae", "storn"):
+        run_graph(Namespace(model=model, guide="paper", frames=5, cost=False, out=None))
+        shown = [f"    {line}" in page for line in capsys.readouterr().out.splitlines()]
+        assert all(shown) == (model == "dsae")
+    trail = Graph(LECTURE).open_trail("A", "J", "H")
+    assert trail is not None
+    text = " ".join(" ".join(page).split())
+    assert (
+        f"`print(trail)` shows it, `{trail}`, and `trail.sentence()` says why: `{trail.sentence()}`" in text
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -87,17 +88,19 @@ class AutoGuide(Variational):
         return guide
 
 
+def _flow(start: Tensor, scale: float, size: int) -> transforms.ComposeTransformModule:
+    """From standard normals to the surroundings of start (N,); no closure, so that a state can be saved."""
+    order: Any = torch.arange(size)
+    net = AutoRegressiveNN(size, [max(size, HIDDEN)], permutation=order)
+    moved = transforms.AffineTransform(start, scale, cache_size=1)
+    return transforms.ComposeTransformModule([transforms.AffineAutoregressive(net).to(start), moved])
+
+
 class _Flow(auto.AutoNormalizingFlow):
     """An inverse autoregressive flow of standard normals in the order of time, moved to the start."""
 
     def __init__(self, model: Model, engine: AutoGuide, start: Tensor) -> None:
-        def flow(size: int) -> transforms.ComposeTransformModule:
-            order: Any = torch.arange(size)
-            net = AutoRegressiveNN(size, [max(size, HIDDEN)], permutation=order)
-            moved = transforms.AffineTransform(start.flatten(), engine.init_scale, cache_size=1)
-            return transforms.ComposeTransformModule([transforms.AffineAutoregressive(net).to(start), moved])
-
-        super().__init__(model, flow)
+        super().__init__(model, partial(_flow, start.flatten(), engine.init_scale))
         self.standard = Normal(torch.zeros_like(start).flatten(), 1.0).to_event(1)
 
     def get_base_dist(self) -> TorchDistribution:
