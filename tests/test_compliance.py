@@ -193,7 +193,7 @@ def test_guides_that_do_not_fit() -> None:
         compliance(model, joint)
     with pytest.raises(ValueError, match="and the model has the latents w, z_0"):
         compliance(make("dsae")[0], compliant_guide(make("dkf")[0], 4))
-    with pytest.raises(ValueError, match="^<lambda> samples nothing and the model has the latents z_0, z_1"):
+    with pytest.raises(ValueError, match=r"^<lambda> samples nothing and the model has the latents z_0, z_1"):
         compliance(model, lambda x: None)
     with pytest.raises(ValueError, match="A graph of 0 frames"):
         dependence(model, path, 0)

@@ -14,7 +14,7 @@ it, and the answer is the same again.
 """
 
 from pyrodvae.checks.evidence import EvidenceGap, evidence_gap
-from pyrodvae.checks.joint import draw, functionals
+from pyrodvae.checks.joint import Kernel, draw, functionals
 from pyrodvae.checks.kernels import Invariance, invariance
 from pyrodvae.checks.moments import PosteriorErrors, kalman_posterior, posterior_errors
 from pyrodvae.checks.ranks import Calibration, calibration
@@ -23,6 +23,7 @@ __all__ = [
     "Calibration",
     "EvidenceGap",
     "Invariance",
+    "Kernel",
     "PosteriorErrors",
     "calibration",
     "draw",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pyro
 import torch
@@ -12,7 +12,6 @@ from pyro import poutine
 from torch import Tensor
 
 from pyrodvae.dvae import DVAE
-from pyrodvae.engines import Engine
 from pyrodvae.potential import Target
 from pyrodvae.program import Program, local_parameters
 
@@ -27,6 +26,27 @@ COORDINATES = 8
 
 Functional = Callable[[Tensor, tuple[Any, ...]], dict[str, Tensor]]
 """(paths z (S, B, T, D), arguments of the model) → further numbers to compare by name, each (S, B)."""
+
+
+@runtime_checkable
+class Kernel(Protocol):
+    """What is checked as a sampler: any :class:`~pyrodvae.engines.Engine`, or another class like it."""
+
+    def init(self, target: Target, z: Tensor) -> Any:
+        """The state before the first step, from starting points z (S, B, T, D), which are its field ``z``."""
+
+    def step(self, target: Target, state: Any) -> tuple[Any, dict[str, Tensor]]:
+        """The next state, and diagnostics."""
+
+
+def is_kernel(thing: object) -> bool:
+    """Whether it has ``init`` and ``step``; a class is not yet one, an object of it is."""
+    return isinstance(thing, Kernel) and not isinstance(thing, type)
+
+
+def called(thing: object) -> str:
+    """What to call it in a sentence that refuses it."""
+    return f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
 
 
 def settings(program: Any) -> AbstractContextManager[None]:
@@ -60,7 +80,7 @@ def draw(model: Any, x: Tensor, *more: Any) -> tuple[Tensor, Tensor]:
     return trace.nodes["z"]["value"], trace.nodes["x"]["value"]
 
 
-def run(engine: Engine, target: Target, z: Tensor, warmup: int, draws: int = 1, thin: int = 1) -> Tensor:
+def run(engine: Kernel, target: Target, z: Tensor, warmup: int, draws: int = 1, thin: int = 1) -> Tensor:
     """Draws of an engine from starting points z (S, B, T, D): (draws · S, B, T, D).
 
     The first is taken after ``warmup`` steps, and every ``thin`` steps another.
@@ -118,12 +138,19 @@ def functionals(target: Target, z: Tensor, extra: Functional | None = None) -> t
     return list(values), torch.stack([v.expand(z.shape[:-2]).to(z.dtype) for v in values.values()])
 
 
-def check_replicates(z: Tensor, least: int) -> None:
-    """Raise a ValueError unless z is (B, T, D), B being large enough."""
+def check_replicates(z: Tensor, target: Target, least: int) -> None:
+    """Raise a ValueError unless z is (B, T, D), B being large enough and that of x, the first argument."""
     if z.dim() != 3 or len(z) < least:
         raise ValueError(
             f"z are the paths that x was drawn from, (B, T, D) with B of at least {least} replicates; "
             f"got a tensor of shape {tuple(z.shape)}."
+        )
+    x = target.args[0] if target.args else None
+    if isinstance(x, Tensor) and x.shape[:1] != z.shape[:1]:
+        raise ValueError(
+            f"Each path z is compared given the x that was drawn with it: there are {len(z)} paths, and "
+            f"x has the shape {tuple(x.shape)}, where (B, T, F) begins with {len(z)}. Take both from one "
+            "draw(…) or model.generate(…)."
         )
 
 

@@ -11,13 +11,15 @@ from pyrodvae.checks.joint import (
     LEVEL,
     RANDOMISATIONS,
     Functional,
+    Kernel,
+    called,
     check_level,
     check_replicates,
     functionals,
+    is_kernel,
     p_value,
     run,
 )
-from pyrodvae.engines import Engine
 from pyrodvae.potential import Target
 
 LEAST_MOVE = 0.01
@@ -60,7 +62,7 @@ class Invariance:
 
 
 def invariance(
-    engine: Engine,
+    engine: Kernel,
     target: Target,
     z: Tensor,
     steps: int = 5,
@@ -89,19 +91,27 @@ def invariance(
     further correction for their number.
 
     Args:
-        engine: the kernel, which must not adapt: with a warm-up, set it to 0.
+        engine: the kernel, any object with ``init`` and ``step`` as an engine has them. It must not adapt:
+            with a warm-up, set it to 0.
         target: the model given x, which was drawn together with z.
         z: (B, T, D), from ``draw(model, x)`` or ``model.generate(frames, batch)``; some hundreds.
-        steps: k. More steps let errors add up.
+        steps: k ≥ 1. More steps let errors add up.
         extra: further functionals.
         level: the p-value at which it fails.
 
     Raises:
-        ValueError: fewer than 20 replicates, or a level that cannot be reached.
+        ValueError: no kernel; no steps; fewer than 20 replicates, or another number of them in x; or a
+            level that cannot be reached.
 
     Source: Geweke, *Getting it right* (2004); Gandy & Scott, *Unit testing for MCMC* (2020).
     """
-    check_replicates(z, 20)
+    if not is_kernel(engine):
+        raise ValueError(
+            f"A kernel is an object with init and step, such as MALA(), and {called(engine)} is none."
+        )
+    if steps < 1:
+        raise ValueError(f"A kernel that takes steps={steps} cannot be tested: give 1 or more.")
+    check_replicates(z, target, 20)
     check_level(level)
     after = run(engine, target, z[None], steps)
     names, values = functionals(target, torch.cat([z[None], after]), extra)

@@ -51,6 +51,11 @@ def posterior_errors(z: Tensor, mean: Tensor, covariance: Tensor) -> PosteriorEr
     Raises:
         ValueError: fewer than 20 chains, of which no standard error can be told; or shapes that do not fit.
     """
+    if z.dim() < 4:
+        raise ValueError(
+            f"Draws are (..., S, B, T, D), S chains first, and these are {tuple(z.shape)}: chains of one "
+            "sequence are z[:, None], and one chain of several is none to tell errors by."
+        )
     S, N = z.shape[-4], z.shape[-2] * z.shape[-1]
     if S < 20:
         raise ValueError(f"A standard error needs 20 chains S or more, and draws (..., S, B, T, D) have {S}.")
@@ -58,6 +63,11 @@ def posterior_errors(z: Tensor, mean: Tensor, covariance: Tensor) -> PosteriorEr
         raise ValueError(
             f"The covariance of paths of {z.shape[-2]} frames of {z.shape[-1]} ends in {(N, N)}; "
             f"its shape is {tuple(covariance.shape)}."
+        )
+    if not _broadcasts(mean, z.shape[-3:]) or not _broadcasts(covariance, (z.shape[-3], N, N)):
+        raise ValueError(
+            f"Draws of B, T, D = {tuple(z.shape[-3:])} do not fit a mean of shape {tuple(mean.shape)} and a "
+            f"covariance of shape {tuple(covariance.shape)}: give (B, T, D) and (B, T · D, T · D)."
         )
     c = (z - mean).flatten(-2).reshape(-1, S, z.shape[-3], N)
     products = torch.einsum("nsbi,nsbj->sbij", c, c) / len(c)
@@ -82,6 +92,12 @@ def kalman_posterior(
     columns = torch.linalg.solve_triangular(torch.eye(T * D).to(G) - G, columns, upper=False)
     mean, path = columns[..., 0], columns[..., 1:]
     return mean.unflatten(-1, (T, D)), path @ path.mT
+
+
+def _broadcasts(tensor: Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether it can be expanded to that shape."""
+    pairs = zip(reversed(tensor.shape), reversed(shape), strict=False)
+    return tensor.dim() <= len(shape) and all(size in (1, full) for size, full in pairs)
 
 
 def _errors(values: Tensor, truth: Tensor | float) -> Tensor:

@@ -14,14 +14,15 @@ from pyrodvae.checks.joint import (
     LEVEL,
     RANDOMISATIONS,
     Functional,
+    called,
     check_level,
     check_replicates,
     functionals,
     guide_draws,
+    is_kernel,
     p_value,
     run,
 )
-from pyrodvae.engines import Engine
 from pyrodvae.plots import new_figure
 from pyrodvae.potential import Target
 
@@ -111,8 +112,9 @@ def calibration(
     and :meth:`Calibration.plot` shows a band that all curves leave with that probability.
 
     Args:
-        posterior: an engine; or a guide, called with the target's arguments: an amortised one, or an
-            AutoGuide that has been fitted to this very x.
+        posterior: an engine, or any object with ``init`` and ``step`` as it has them; or a guide, called
+            with the target's arguments: an amortised one, or an AutoGuide that has been fitted to this
+            very x.
         target: the model given x, which was drawn together with z.
         z: the truth (B, T, D), from ``draw(model, x)`` or ``model.generate(frames, batch)``.
         chains: S independent ones per replicate, each started at the truth of another; for a guide, draws.
@@ -124,7 +126,8 @@ def calibration(
         level: the p-value at which it fails.
 
     Raises:
-        ValueError: not more replicates than chains; numbers below one; or a level that cannot be reached.
+        ValueError: neither engine nor guide; not more replicates than chains, or another number of them
+            in x; numbers below one; or a level that cannot be reached.
 
     Source: Talts et al., *Validating Bayesian inference algorithms with simulation-based calibration*
     (2018); the curves and their band, Säilynoja, Bürkner & Vehtari (2022); h of z and x, Modrák et
@@ -132,9 +135,15 @@ def calibration(
     """
     if min(chains, draws, warmup, thin) < 1:
         raise ValueError(f"{chains=}, {draws=}, {warmup=} and {thin=} must all be at least 1.")
-    check_replicates(z, chains + 1)
+    check_replicates(z, target, chains + 1)
     check_level(level)
-    if isinstance(posterior, Engine):
+    sampler = is_kernel(posterior)
+    if not sampler and (isinstance(posterior, type) or not callable(posterior)):
+        raise ValueError(
+            f"A posterior is an object with init and step, or a guide that can be called, and "
+            f"{called(posterior)} is neither."
+        )
+    if sampler:
         other = (torch.arange(len(z)) - torch.arange(1, chains + 1)[:, None]) % len(z)
         drawn = run(posterior, target, z[other], warmup, draws, thin)
     else:

@@ -17,7 +17,7 @@ from pyrodvae.dvae import DVAE
 from pyrodvae.graph.dag import Graph
 from pyrodvae.graph.posterior import Factor, Factorisation, of_variables, posterior
 from pyrodvae.graph.probe import Probe, outcome
-from pyrodvae.graph.trace import FRAMES, POINTS, graph_of
+from pyrodvae.graph.trace import FRAMES, POINTS, check_model, graph_of
 from pyrodvae.observations import DATA
 from pyrodvae.program import Program, local_parameters
 from pyrodvae.rollout import Rollout
@@ -97,7 +97,8 @@ def compliance(
         frames: T. graph: of the model for so many frames, where it is known already.
 
     Raises:
-        ValueError: the guide does not sample these latents, or as one draw that has no frames.
+        ValueError: the guide does not sample these latents, or as one draw that has no frames; the model
+            is no DVAE; or there are no frames.
     """
     graph = graph or graph_of(model, frames)
     given = dependence(model, guide, frames)
@@ -109,8 +110,8 @@ def compliance(
     different = set(given) ^ set(graph.latent)
     if different:
         raise ValueError(
-            f"{name} samples {', '.join(given)} and the model has the latents {', '.join(graph.latent)}: "
-            "a guide samples all of them and nothing else."
+            f"{name} samples {', '.join(given) or 'nothing'} and the model has the latents "
+            f"{', '.join(graph.latent)}: a guide samples all of them and nothing else."
         )
     return Verdict(name, of_variables(graph, given), posterior(graph, tuple(given)))
 
@@ -129,7 +130,11 @@ def dependence(
     Args:
         model, guide, frames: as of :func:`compliance`. Modules are copied and made double; a function has
             to take x in double precision.
+
+    Raises:
+        ValueError: the model is no DVAE; there are no frames; or one draw of z has none.
     """
+    check_model(model, frames)
     with _settings(guide):
         model, guide = copy.deepcopy((model, guide))  # together: some guides read with the model's networks
         for module in (model, guide):

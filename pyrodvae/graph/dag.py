@@ -81,6 +81,17 @@ class Graph:
         except CycleError as error:
             raise ValueError(f"The arrows form a cycle: {' ← '.join(error.args[1])}.") from None
 
+    def __str__(self) -> str:
+        """A line for each variable and its parents, as in ``x_2 ← z_1, z_2 (observed)``; then the notes."""
+        kinds = ((self.observed, " (observed)"), (self.deterministic, " (deterministic)"))
+        lines = [
+            node
+            + (f" ← {', '.join(self._parents[node])}" if self._parents[node] else "")
+            + "".join(kind for members, kind in kinds if node in members)
+            for node in self.nodes
+        ]
+        return "\n".join([*lines, *self.notes])
+
     @property
     def latent(self) -> tuple[str, ...]:
         """The variables that are neither observed nor deterministic, in the order of the program."""

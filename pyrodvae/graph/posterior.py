@@ -188,9 +188,17 @@ def posterior(graph: Graph, order: tuple[str, ...] | None = None) -> Factorisati
 
     Args:
         graph: of the model.
-        order: in which latents are drawn; that of the program unless given.
+        order: in which latents are drawn, all of them; that of the program unless given.
+
+    Raises:
+        ValueError: the order leaves out a latent, names one twice, or names what is none.
     """
     order = graph.latent if order is None else order
+    if sorted(order) != sorted(graph.latent):
+        raise ValueError(
+            f"The order names {', '.join(order) or 'nothing'} and the graph has the latents "
+            f"{', '.join(graph.latent) or 'none'}: name each of these once, in the order they are drawn in."
+        )
     needs = {
         node: frozenset(graph.needs(node, {*order[:i], *graph.observed})) for i, node in enumerate(order)
     }

@@ -34,12 +34,25 @@ def graph_of(model: DVAE, frames: int = FRAMES) -> Graph:
         frames: T.
 
     Raises:
-        ValueError: as of :func:`trace_graph`.
+        ValueError: as of :func:`check_model`, and of :func:`trace_graph`.
     """
+    check_model(model, frames)
     with local_parameters():
         model = copy.deepcopy(model).double().requires_grad_(False)
         observed = [f"x_{t}" for t in range(frames)]
         return trace_graph(lambda: model.steps(frames=frames), observed=observed)
+
+
+def check_model(model: object, frames: int) -> None:
+    """Raise a ValueError unless it is a dynamical VAE, and is looked at for a frame at least."""
+    if not isinstance(model, DVAE):
+        name = getattr(model, "__name__", type(model).__name__)
+        raise ValueError(
+            f"{name} is not a DVAE, whose program frame by frame is known: "
+            "trace_graph(program, *args) gives the graph of any Pyro program."
+        )
+    if frames < 1:
+        raise ValueError(f"A graph of {frames} frames has no variables: give {FRAMES}, or 1 at least.")
 
 
 def trace_graph(
