@@ -319,3 +319,26 @@ def test_a_path_scored_without_gradients_is_scored_anew_with_them() -> None:
         previous = torch.cat([torch.ones(4, 1, 2), path[:, :-1]], 1)
         torch.testing.assert_close(gradient, ((path - rate * previous) * previous).sum())
         assert d.along(path) is d.along(path)  # and then it is kept
+
+
+def test_scores_have_the_derivatives_of_their_formula() -> None:
+    """By its variance and by its logarithm, once and twice; the control is a score of another power."""
+    x = torch.randn(3, 4, dtype=torch.cdouble)
+    v = (torch.rand(3, 4, dtype=torch.double) + 0.5).requires_grad_()
+
+    def by_variance(v: Tensor) -> Tensor:
+        return ComplexNormal(v, validate_args=False).log_prob(x)
+
+    def by_logarithm(y: Tensor) -> Tensor:
+        return ComplexNormal(log_variance=y, validate_args=False).log_prob(x)
+
+    for f, at in ((by_variance, v), (by_logarithm, v.detach().log().requires_grad_())):
+        assert torch.autograd.gradcheck(f, at)
+        assert torch.autograd.gradgradcheck(f, at)
+    wanted = -(math.pi * v).log() - x.abs() ** 2 / v
+    torch.testing.assert_close(by_variance(v), wanted, rtol=1e-12, atol=1e-12)
+    (ours,) = torch.autograd.grad(by_variance(v).sum(), v)
+    (theirs,) = torch.autograd.grad(wanted.sum(), v)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    (other,) = torch.autograd.grad((-(math.pi * v).log() - 2 * x.abs() ** 2 / v).sum(), v)
+    assert not torch.allclose(ours, other)
