@@ -23,7 +23,7 @@ from pyrodvae import examples
 from pyrodvae.audio import info, read_audio
 from pyrodvae.audio_writer import write_audio
 from pyrodvae.cli import main, make_parser, parse
-from pyrodvae.commands import configured
+from pyrodvae.commands import configured, one_thread
 from pyrodvae.engines import ENGINES, MALA, Chain, Langevin
 from pyrodvae.enhance import EnhanceConfig, enhance
 from pyrodvae.guides import GUIDES
@@ -645,6 +645,17 @@ def test_the_program_as_it_is_started(here: Path, run: Path) -> None:
     assert (bad.returncode, bad.stdout) == (1, "")
     assert bad.stderr.rstrip().endswith("pyrodvae: error: missing.wav does not exist.")
     assert "Traceback" not in bad.stderr
+
+
+def test_one_thread_unless_told(monkeypatch) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    one_thread()
+    assert threads == []
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    one_thread()
+    assert threads == [1]
 
 
 def test_an_interruption_of_the_start_is_no_traceback(tmp_path: Path) -> None:
