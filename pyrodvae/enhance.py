@@ -311,7 +311,7 @@ def _approached(engine: Engine, config: EnhanceConfig) -> Engine:
     steps = min(config.approach, config.iterations // 3)
     if not engine.local or not steps:
         return engine
-    parts = engine.engines if isinstance(engine, Chain) else (engine,)
-    first = engine.first_walker if isinstance(engine, Chain) else 0
-    rest = max(1, config.iterations - first - steps)
-    return Chain((*parts[:first], Langevin(), Chain(parts[first:])), (*(1,) * first, steps, rest))
+    chain = engine if isinstance(engine, Chain) else Chain((engine,))
+    before, after = chain.engines[: chain.first_walker], Chain(chain.engines[chain.first_walker :])
+    rest = max(1, config.iterations - len(before) - steps)
+    return Chain((*before, Langevin(), after), (*(1,) * len(before), steps, rest))

@@ -12,10 +12,9 @@ from pyro import poutine
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from torch import Tensor
 
+from pyrodvae.engines.adaptive import Adaptive
 from pyrodvae.engines.base import Engine
 from pyrodvae.engines.chain import Chain
-from pyrodvae.engines.metropolis import Metropolis
-from pyrodvae.engines.pyro_mcmc import PyroEngine
 from pyrodvae.potential import Target
 from pyrodvae.program import local_parameters
 
@@ -73,7 +72,7 @@ class EngineKernel(MCMCKernel):
         """What MCMC calls first, with the arguments of its ``run``, which are those of the model."""
         self._warmup = warmup_steps
         self._running = self.engine
-        if isinstance(self.engine, Metropolis | PyroEngine):
+        if isinstance(self.engine, Adaptive):
             self._running = replace(self.engine, warmup=warmup_steps * self.engine.steps)
         self._target = Target(self.model, self.guide, args, self.reach)
         if self._start is None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrodvae.engines.base import Engine
+from pyrodvae.engines.base import Engine, check
 from pyrodvae.potential import Target
 
 
@@ -53,10 +53,9 @@ class Langevin(Engine):
     temperature: float = 3.0
 
     def __post_init__(self) -> None:
-        if self.step_size <= 0 or self.steps < 1 or self.temperature < 0:
-            raise ValueError(
-                f"{self} cannot run: step_size must be positive, steps at least 1, temperature not negative."
-            )
+        check(self, self.step_size > 0, "step_size must be positive")
+        check(self, self.steps >= 1, "steps must be at least 1")
+        check(self, self.temperature >= 0, "temperature must not be negative")
 
     def init(self, target: Target, z: Tensor) -> LangevinState:
         """Start at z."""

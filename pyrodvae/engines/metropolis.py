@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pyrodvae.engines.base import Engine, check
+from pyrodvae.engines.adaptive import Adaptive
+from pyrodvae.engines.base import check
 from pyrodvae.potential import Target
 
 Score = tuple[Tensor, Tensor]
@@ -37,7 +38,7 @@ class MetropolisState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Metropolis(Engine):
+class Metropolis(Adaptive):
     r"""A kernel that leaves p(z | x) unchanged: from z to a proposal z' with probability
 
     .. math:: \min\left(1, \frac{p(x, z')\, q(z \mid z')}{p(x, z)\, q(z' \mid z)}\right)
@@ -66,21 +67,14 @@ class Metropolis(Engine):
     Source: Hastings 1970; adaptation, Andrieu & Thoms 2008.
     """
 
-    step_size: float = 0.1
-    steps: int = 1
-    warmup: int = 200
-    target_accept: float = 0.5
     acceptance: Literal["auto", "joint"] = "auto"
     block: int = 0
 
-    local: ClassVar[bool] = True
     uses_gradient: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check(self, self.step_size > 0, "step_size must be positive")
-        check(self, self.steps >= 1, "steps must be at least 1")
-        check(self, self.warmup >= 0 and self.block >= 0, "warmup and block must not be negative")
-        check(self, 0 < self.target_accept < 1, "target_accept is a rate between 0 and 1")
+        super().__post_init__()
+        check(self, self.block >= 0, "block must not be negative")
         check(self, self.acceptance == "joint" or not self.block, "a block is accepted jointly")
 
     @abstractmethod
@@ -98,15 +92,6 @@ class Metropolis(Engine):
         Returns:
             z', its score, and log q(z | z') − log q(z' | z) of every frame, (S, B, T).
         """
-
-    def planned(self, iterations: int) -> Metropolis:
-        """With a warm-up that ends after a quarter of so many E-steps."""
-        return replace(self, warmup=min(self.warmup, iterations * self.steps // 4))
-
-    @property
-    def burn_in(self) -> int:
-        """The E-steps in which it adapts."""
-        return -(-self.warmup // self.steps)
 
     def moved(self, target: Target, state: MetropolisState, z: Tensor) -> MetropolisState:
         """Steps and preconditioner stay as they are."""

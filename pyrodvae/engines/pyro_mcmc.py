@@ -6,15 +6,16 @@ import copy
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import pyro
 import torch
 from pyro.infer import mcmc
 from torch import Tensor
 
-from pyrodvae.engines.base import Engine, check
+from pyrodvae.engines.adaptive import Adaptive
+from pyrodvae.engines.base import check
 from pyrodvae.potential import Target
 
 Potential = Callable[[dict[str, Tensor]], Tensor]
@@ -34,7 +35,7 @@ ENOUGH_FOR_MASS = 50
 
 
 @dataclass(frozen=True)
-class PyroEngine(Engine):
+class PyroEngine(Adaptive):
     r"""What the two of them share.
 
     Pyro's kernels hold one chain and accept it as a whole, so every chain of every sequence has a kernel
@@ -54,18 +55,8 @@ class PyroEngine(Engine):
         target_accept: the rate of acceptance that warm-up aims at.
     """
 
-    local: ClassVar[bool] = True
-
-    step_size: float = 0.1
-    steps: int = 1
     warmup: int = 50
     target_accept: float = 0.8
-
-    def __post_init__(self) -> None:
-        check(self, self.step_size > 0, "step_size must be positive")
-        check(self, self.steps >= 1, "steps must be at least 1")
-        check(self, self.warmup >= 0, "warmup must not be negative")
-        check(self, 0 < self.target_accept < 1, "target_accept is a rate between 0 and 1")
 
     @abstractmethod
     def kernel(self, potential: Potential) -> mcmc.HMC:
@@ -73,15 +64,6 @@ class PyroEngine(Engine):
 
     def before_move(self, kernel: mcmc.HMC) -> None:
         """What has to follow the step size as it adapts."""
-
-    def planned(self, iterations: int) -> PyroEngine:
-        """With a warm-up that ends after a quarter of so many E-steps."""
-        return replace(self, warmup=min(self.warmup, iterations * self.steps // 4))
-
-    @property
-    def burn_in(self) -> int:
-        """The E-steps in which it adapts."""
-        return -(-self.warmup // self.steps)
 
     def init(self, target: Target, z: Tensor) -> PyroState:
         """Start at z; a warm-up begins with a search for the step size, on this target."""
