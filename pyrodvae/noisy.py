@@ -189,9 +189,3 @@ class NoisySpeech(Program):
     def scaled(self, variance: Tensor) -> Tensor:
         """g · v."""
         return variance if self.gain is None else self.gain * variance
-
-    @torch.no_grad()
-    def objective(self, x_power: Tensor, speech: Tensor) -> Tensor:
-        """Mean over draws and bins of log V + |x|²/V, the negative log-likelihood less log π: (B,)."""
-        v = speech + self.noise.variance
-        return (v.log() + x_power / v).mean((0, 2, 3))
