@@ -76,7 +76,7 @@ def test_diagnostics_are_those_of_pyro_and_the_rate_of_acceptance() -> None:
 def test_the_progress_bar_has_a_rate(capsys) -> None:
     s = SCENES["one_site"]()
     kernel = EngineKernel(MALA(), s.target.model)
-    MCMC(kernel, num_samples=4, warmup_steps=4).run(*s.target.args)
+    MCMC(kernel, num_samples=4, warmup_steps=4, disable_progbar=False).run(*s.target.args)
     assert "acc. prob=" in capsys.readouterr().err
 
 
