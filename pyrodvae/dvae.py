@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pyro
@@ -10,10 +11,14 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from pyrodvae.lips import LipReader, check_video, look_at
 from pyrodvae.nets import frame_mask, shift
 from pyrodvae.observations import DATA, Features, Head, check_data
 from pyrodvae.program import Program
 from pyrodvae.rollout import Rollout, Step, select_frames
+
+Video = Tensor | Sequence[Tensor] | None
+"""Video (B, T, V), or frame by frame, each (B, 1, V)."""
 
 BATCH = "batch"
 """Name of the plate over independent sequences."""
@@ -57,6 +62,8 @@ class DVAE(Program):
     space; None if any may. With it kernels know which frames may be accepted on their own."""
     segment: int = 0
     """W, the size of the segment latent w that :meth:`begin` samples; 0 where there is none."""
+    video: int = 0
+    """V, the size of a frame of the video v that the conditionals are given; 0 where they see none."""
 
     speech: ClassVar[bool] = True
     """Whether it can model spectra; where it cannot, it is for real vectors alone."""
@@ -90,13 +97,17 @@ class DVAE(Program):
     def emission(self, z: Tensor, x_prev: Tensor | None, memo: Any) -> Step:
         """p(x_t | z_≤t, x_<t) on a window: z (..., L, D) → batch (..., L), event (F,); and the memo."""
 
-    def begin(self, batch: int) -> Any:
-        """Sample what a whole sequence shares, inside the plate; it is the memo of the first window."""
+    def begin(self, batch: int, v: Video = None) -> Any:
+        """Sample what a whole sequence shares, inside the plate; it is the memo of the first window.
+
+        A model that is given video reads it here, so that whatever networks read it run once for all
+        frames and all draws.
+        """
         return None
 
-    def fit_statistics(self, x: Tensor) -> None:
-        """Take what is to be known of the data before training (scales, means) from x (..., F)."""
-        fit_statistics(self, x)
+    def fit_statistics(self, x: Tensor, v: Tensor | None = None) -> None:
+        """Take what is to be known before training (scales, means) from x (..., F) and video v (..., V)."""
+        fit_statistics(self, x, v)
 
     def prior(self, x: Tensor, lengths: Tensor | None = None, memo: Any = None) -> Rollout:
         """p(z_{1:T} | x_{<T}) for the sequences x (B, T, F): a path (B, T, D).
@@ -106,10 +117,11 @@ class DVAE(Program):
             memo: what :meth:`begin` returned.
 
         Raises:
-            ValueError: no memo, where there is a segment latent.
+            ValueError: no memo, where there is a segment latent or video.
         """
-        if self.segment and memo is None:
-            raise ValueError("z is drawn given w: call model.prior(x, lengths, model.begin(len(x))).")
+        if self.shares and memo is None:
+            given = "w" if self.segment else "v"
+            raise ValueError(f"z is drawn given {given}: call model.prior(x, lengths, model.begin(…)).")
         return Rollout(
             self.transition,
             self.z_0,
@@ -133,37 +145,47 @@ class DVAE(Program):
         """
         if not self.causal:
             return self.emission(z, None, lengths)[0]
-        if self.recursive or self.feedback or self.segment:
+        if self.recursive or self.feedback or self.shares:
             prior.along(z)
         return self.emission(z, shift(x, self.blank()) if self.feedback else None, prior.memo)[0]
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, lengths: Tensor | None = None, v: Tensor | None = None) -> Tensor:
         """The fast program: sites ``z`` and ``x``, one each for all frames.
 
         Args:
             x: observed sequences (B, T, F).
             lengths: (B,), where sequences of different length are padded to T.
+            v: video (B, T, V) for a model that is given one, see :mod:`pyrodvae.lips`.
 
         Returns:
             The latent path (..., B, T, D).
         """
         check_sequences(x, self.observed)
+        check_video(v, self.video, *x.shape[:2])
         with pyro.plate(BATCH, len(x), dim=-1):
-            prior = self.prior(x, lengths, self.begin(len(x)))
+            prior = self.prior(x, lengths, self.begin(len(x), *given(v)))
             z: Tensor = pyro.sample("z", prior)
             p_x = self.likelihood(z, x, prior, lengths)
             pyro.sample("x", over_frames(p_x, lengths), obs=x)
         return z
 
     def steps(
-        self, x: Tensor | None = None, *, frames: int | None = None, batch: int = 1
+        self,
+        x: Tensor | None = None,
+        *,
+        frames: int | None = None,
+        batch: int = 1,
+        v: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The frame-by-frame program: sites ``z_0, x_0, z_1, …`` (z first where it is non-causal).
+
+        Frames of video are sites ``v_0, v_1, …`` before them, observed and of no density: they are given.
 
         Args:
             x: observed sequences (B, T, F); None draws them.
             frames, batch: T and B, where x is drawn; with x and more frames than it has, the rest is
                 drawn: a forecast.
+            v: video (B, T, V) for a model that is given one; it says T and B, too.
 
         Returns:
             The paths z (B, T, D) and x (B, T, F).
@@ -171,8 +193,11 @@ class DVAE(Program):
         if x is not None:
             check_sequences(x, self.observed)
             batch, frames = len(x), max(frames or 0, x.shape[1])
+        elif v is not None:
+            batch, frames = v.shape[:2]
         if frames is None:
             raise ValueError("steps() needs either x (B, T, F) or frames=T to draw.")
+        check_video(v, self.video, batch, frames)
         z_t = self.z_0.expand(batch, 1, -1)
         x_t = self.before_first(batch, 1) if self.feedback else None
         zs: list[Tensor] = []
@@ -186,7 +211,7 @@ class DVAE(Program):
             return value
 
         with pyro.plate(BATCH, batch, dim=-1):
-            memo = self.begin(batch)
+            memo = self.begin(batch, *given(None if v is None else look_at(v)))
             for t in range(frames):
                 p_z, memo = self.transition(z_t, x_t, memo)
                 z_t = pyro.sample(f"z_{t}", p_z.to_event(1))
@@ -214,17 +239,29 @@ class DVAE(Program):
             return torch.zeros(*shape, self.observed, dtype=dtype, device=self.z_0.device)
         return x_0.to(dtype).expand(*shape, -1)
 
+    @property
+    def shares(self) -> bool:
+        """Whether frames have something in common that :meth:`begin` has to provide."""
+        return self.segment > 0 or self.video > 0
+
     @torch.no_grad()
-    def generate(self, frames: int, batch: int = 1) -> tuple[Tensor, Tensor]:
-        """Draw (z, x) from the model, frame by frame: (B, T, D) and (B, T, F)."""
-        return self.steps(frames=frames, batch=batch)
+    def generate(self, frames: int, batch: int = 1, v: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Draw (z, x) from the model, frame by frame: (B, T, D) and (B, T, F); for video v (B, T, V)."""
+        return self.steps(frames=frames, batch=batch, v=v)
 
 
-def fit_statistics(program: Program, x: Tensor) -> None:
-    """Fit whatever in a program reads or writes data to training data x (..., F)."""
+def fit_statistics(program: Program, x: Tensor, v: Tensor | None = None) -> None:
+    """Fit whatever in a program reads or writes data to training data x (..., F) and v (..., V)."""
     for module in program.modules():
         if isinstance(module, Features | Head):
             module.fit(x)
+        elif isinstance(module, LipReader) and v is not None:
+            module.fit(v)
+
+
+def given(v: Any) -> tuple[Any, ...]:
+    """The last argument of what may be given video: there where that is."""
+    return () if v is None else (v,)
 
 
 def over_frames(p_x: TorchDistribution, lengths: Tensor | None) -> TorchDistribution:

@@ -19,12 +19,14 @@ from pyrodvae.denoised import Denoised, subtract
 from pyrodvae.diagnostics import Diagnostics
 from pyrodvae.em import Posterior, em
 from pyrodvae.engines import ENGINES, Chain, Engine, Langevin
-from pyrodvae.given_segment import GivenSegment
+from pyrodvae.given import Given
+from pyrodvae.lips import check_video
 from pyrodvae.noise import Multiplicative, NMFNoise
 from pyrodvae.noisy import Feedback, NoisySpeech
 from pyrodvae.posterior import EstimateKey
 from pyrodvae.settings import check_seed
 from pyrodvae.signal import overlapping, resample
+from pyrodvae.video import align, read_video
 from pyrodvae.waveforms import centred, read_input
 from pyrodvae.weights import Run, load_run
 
@@ -55,6 +57,7 @@ class EnhanceConfig:
         approach: so many of the iterations, at most a third, are Langevin's where the engine accepts or
             rejects (mh, mala, hmc …): its small steps would not lead from the encoder's guess to the
             posterior before the noise model has taken the speech for noise.
+        face: the video shows a face, and the lips are to be cut from it.
         as_published: run the published algorithm that the engine's key stands for, with its own settings
             throughout (:mod:`pyrodvae.as_published`); of those here it takes iterations, noise_rank and seed.
     """
@@ -70,6 +73,7 @@ class EnhanceConfig:
     gain: bool = False
     seed: int = 0
     approach: int = 20
+    face: bool = False
     as_published: bool = False
 
     def __post_init__(self) -> None:
@@ -115,6 +119,7 @@ class Enhanced:
     mean: Tensor = field(repr=False)
     std: Tensor = field(repr=False)
     settings: dict[str, Any]
+    _told: tuple[str, ...] = field(repr=False, default=())
     _windows: list[tuple[int, Posterior]] = field(repr=False, default_factory=list)
     _to_waveform: Callable[[Tensor], Waveform] = field(repr=False, default=lambda s: s.numpy())
 
@@ -139,7 +144,7 @@ class Enhanced:
     @property
     def warnings(self) -> list[str]:
         """What went wrong on the way and was mended, in sentences; channels and windows count from zero."""
-        return [
+        return [*self._told] + [
             f"Window {i}: {sentence}" if len(self._windows) > 1 else sentence
             for i, (_, posterior) in enumerate(self._windows)
             for sentence in posterior.warnings
@@ -178,6 +183,7 @@ def enhance(
     engine: str | Engine = "langevin",
     config: EnhanceConfig = EnhanceConfig(),
     device: str = "cpu",
+    video: str | Path | npt.ArrayLike | None = None,
     each: Callable[[float], None] = lambda share: None,
 ) -> Enhanced:
     """Separate speech from noise in a recording, with a model that never heard noise.
@@ -194,12 +200,15 @@ def enhance(
         engine: key, or an engine with its settings.
         config: iterations, chains, rank of the noise, seed.
         device: for example ``"cuda"``.
+        video: of the lips, for a model that is given it: a file, see :func:`~pyrodvae.video.read_video`; or
+            v (T, V), a row for each frame of the spectrogram at the model's rate.
         each: called with the finished share, between 0 and 1.
 
     Raises:
         AudioError: the audio cannot be used.
+        VideoError: the video cannot.
         WeightsError: the model cannot be loaded.
-        ValueError: no such engine, or no sensible sample rate.
+        ValueError: no such engine, no sensible sample rate; video is missing, or there is no use for it.
     """
     waveform, rate, name = read_input(audio, sample_rate)
     run = model if isinstance(model, Run) else load_run(model, device)
@@ -215,6 +224,7 @@ def enhance(
     if not active.any():
         raise AudioError(f"{name} holds no sound, only a constant offset.")
     x = run.stft(torch.from_numpy(at_rate[active] / peak[active]).to(device, torch.float32))
+    v, told = video_for(run, video, x.shape[-2], at_rate.shape[-1], config.face)
 
     def to_waveform(s: Tensor) -> Waveform:
         out = np.zeros_like(channels)
@@ -222,7 +232,7 @@ def enhance(
         out[active] = resample(y.astype(channels.dtype), run.stft.sample_rate, rate)[:, : out.shape[-1]]
         return out.reshape(waveform.shape)
 
-    mean, variance, windows = _in_windows(x, run, engine, config, each)
+    mean, variance, windows = _in_windows(x, v, run, engine, config, each)
     speech = to_waveform(mean)
     return Enhanced(
         speech=speech,
@@ -234,16 +244,59 @@ def enhance(
         noisy=x,
         mean=mean,
         std=variance.sqrt(),
-        settings={"audio": name, "model": str(run.card["model"]), "engine": repr(form), **vars(config)},
+        settings={
+            "audio": name,
+            **({"video": str(video)} if isinstance(video, str | Path) else {}),
+            "model": str(run.card["model"]),
+            "engine": repr(form),
+            **vars(config),
+        },
+        _told=told,
         _windows=windows,
         _to_waveform=to_waveform,
     )
 
 
+def video_for(
+    run: Run, video: str | Path | npt.ArrayLike | None, frames: int, samples: int, face: bool = False
+) -> tuple[Tensor | None, tuple[str, ...]]:
+    """The video v (T, V) beside a spectrogram of so many frames and samples; and what to tell of it.
+
+    Raises:
+        VideoError: it cannot be used.
+        ValueError: the model is given video and there is none, or the other way round.
+    """
+    size, name = run.model.video, run.card["model"]
+    if size == 0 and video is not None:
+        raise ValueError(f"The model '{name}' does not look at video: leave it out, or take an av- model.")
+    if size == 0 or video is None:
+        if size:
+            raise ValueError(f"The model '{name}' is given video of the lips: name a file with --video.")
+        return None, ()
+    if not isinstance(video, str | Path):
+        v = torch.as_tensor(np.asarray(video), dtype=torch.float32)
+        check_video(v[None], size, 1, frames)
+        return v.to(run.model.z_0), ()
+    side = math.isqrt(size)
+    if side * side != size:
+        raise ValueError(f"'{name}' reads {size} features of each picture, not pictures: give v (T, {size}).")
+    film = read_video(video, side, "face" if face else None)
+    v, told = align(film, run.stft, samples)
+    return v.to(run.model.z_0), (*film.warnings, *told)
+
+
 def _in_windows(
-    x: Tensor, run: Run, engine: Engine, config: EnhanceConfig, each: Callable[[float], None]
+    x: Tensor,
+    v: Tensor | None,
+    run: Run,
+    engine: Engine,
+    config: EnhanceConfig,
+    each: Callable[[float], None],
 ) -> tuple[Tensor, Tensor, list[tuple[int, Posterior]]]:
-    """Mean and variance of the speech in x (C, T, F), and (first frame, posterior) of each window."""
+    """Mean and variance of the speech in x (C, T, F), and (first frame, posterior) of each window.
+
+    The video v (T, V) is that of all channels.
+    """
     generator = torch.Generator().manual_seed(config.seed)
     rate = run.stft.frame_rate
     starts, size, ramps = overlapping(x.shape[-2], round(WINDOW_SECONDS * rate), round(SHARED_SECONDS * rate))
@@ -257,7 +310,8 @@ def _in_windows(
 
         with torch.random.fork_rng():  # the caller's own chance is left alone
             torch.manual_seed(config.seed + i)
-            posterior = enhance_spectrum(x[:, frames], run, engine, config, generator, tick)
+            y = None if v is None else v[frames].expand(len(x), -1, -1)
+            posterior = enhance_spectrum(x[:, frames], run, engine, config, generator, tick, v=y)
         ramp = ramp.to(x.real)
         mean[:, frames] += ramp * posterior.mean
         variance[:, frames] += ramp * posterior.variance
@@ -272,8 +326,10 @@ def enhance_spectrum(
     config: EnhanceConfig,
     generator: torch.Generator,
     each: Callable[[int], None] = lambda i: None,
+    *,
+    v: Tensor | None = None,
 ) -> Posterior:
-    """EM on one window x (B, T, F): a first guess of the noise, z from the encoder, then EM.
+    """EM on one window x (B, T, F), v (B, T, V): a first guess of the noise, z from the encoder, then EM.
 
     The encoder knows clean speech only, so it reads a crudely enhanced x: by spectral subtraction of
     twice the first guess of the noise.
@@ -285,9 +341,9 @@ def enhance_spectrum(
     first = noise.variance
     crude = subtract(x, first, START_FLOOR)
     g = torch.ones_like(x[..., :1].real) if config.gain else None
-    held = GivenSegment(run.guide, crude) if run.model.segment else None
-    guide, w = (run.guide, None) if held is None else (held, held.w)
-    model = NoisySpeech(run.model, noise, g, feedback=config.feedback, heard=crude, w=w)
+    guide = Given(run.guide, crude, v) if run.model.shares else run.guide
+    w = guide.shared if run.model.segment else None
+    model = NoisySpeech(run.model, noise, g, feedback=config.feedback, heard=crude, w=w, v=v)
     with torch.no_grad():
         z = guide.posterior(crude).rsample((config.chains,))
     engine = _approached(engine, config).planned(config.iterations)

@@ -12,8 +12,9 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from pyrodvae.dvae import BATCH, DVAE, SEGMENT, check_sequences, fit_statistics
-from pyrodvae.nets import Direction, Memory, Summary, frame_mask, gaussian, mlp, tail
+from pyrodvae.dvae import BATCH, DVAE, SEGMENT, check_sequences, fit_statistics, given
+from pyrodvae.lips import LipReader, Reader, check_video
+from pyrodvae.nets import Direction, Memory, Summary, frame_mask, gaussian, join, mlp, tail
 from pyrodvae.observations import make_features
 from pyrodvae.program import Program
 from pyrodvae.rollout import Rollout, Step
@@ -21,27 +22,34 @@ from pyrodvae.rollout import Rollout, Step
 
 @dataclass(frozen=True)
 class Sees:
-    """What q(z_t | ·) may look at; where the model has a segment latent w, that besides."""
+    """What q(z_t | ·) may look at; where the model has a segment latent w, that besides.
+
+    The past, present and future of x are those of the video v as well, where it looks at that; and
+    ``audio=False`` leaves x itself out.
+    """
 
     z_past: Literal["none", "previous", "all"] = "none"
     x_past: bool = False
     x_present: bool = True
     x_future: bool = False
+    audio: bool = True
+    video: bool = False
 
     def __str__(self) -> str:
         """As a factor, for example ``q(z_t | z_{<t}, x_{t:T})``."""
         z = {"none": [], "previous": ["z_{t-1}"], "all": ["z_{<t}"]}[self.z_past]
-        x = {
+        frames = {
             (False, False, False): [],
-            (True, False, False): ["x_{<t}"],
-            (False, True, False): ["x_t"],
-            (False, False, True): ["x_{>t}"],
-            (True, True, False): ["x_{1:t}"],
-            (False, True, True): ["x_{t:T}"],
-            (True, False, True): ["x_{<t}", "x_{>t}"],
-            (True, True, True): ["x_{1:T}"],
+            (True, False, False): ["_{<t}"],
+            (False, True, False): ["_t"],
+            (False, False, True): ["_{>t}"],
+            (True, True, False): ["_{1:t}"],
+            (False, True, True): ["_{t:T}"],
+            (True, False, True): ["_{<t}", "_{>t}"],
+            (True, True, True): ["_{1:T}"],
         }[self.x_past, self.x_present, self.x_future]
-        seen = ", ".join(z + x)
+        data = ["x"] * self.audio + ["v"] * self.video
+        seen = ", ".join([*z, *(name + at for name in data for at in frames)])
         return f"q(z_t | {seen})" if seen else "q(z_t)"
 
 
@@ -64,6 +72,9 @@ class Guide(Program):
         super().__init__()
         self.observed = model.observed
         self.has_segment = model.segment > 0
+        self.video = model.video
+        if sees.video and not model.video:
+            raise ValueError(f"{type(model).__name__} is given no video, so no guide of it looks at any.")
         self.sees = sees
         self.config: dict[str, Any] = {}
         self.read = make_features(model.data, model.observed)
@@ -77,8 +88,8 @@ class Guide(Program):
     def conditional(self, z_prev: Tensor, context: Tensor | None, memo: Any) -> Step:
         """q(z_t | ·) on a window, from z_{t-1} (..., L, D) and the context (..., L, C)."""
 
-    def begin(self, x: Tensor, lengths: Tensor | None) -> Any:
-        """Sample what a whole sequence shares, inside the plate."""
+    def begin(self, x: Tensor, lengths: Tensor | None, v: Tensor | None = None) -> Any:
+        """Sample what a whole sequence shares, inside the plate; and read the video, where it looks at it."""
         return None
 
     def posterior(self, x: Tensor, lengths: Tensor | None = None, shared: Any = None) -> Rollout:
@@ -89,10 +100,13 @@ class Guide(Program):
             shared: what :meth:`begin` returned.
 
         Raises:
-            ValueError: nothing of that, where the model has a segment latent.
+            ValueError: nothing of that, where the model has a segment latent or the guide looks at video.
         """
-        if self.has_segment and shared is None:
-            raise ValueError("z is drawn given w: call guide.posterior(x, lengths, guide.begin(x, lengths)).")
+        if (self.has_segment or self.sees.video) and shared is None:
+            of, more = ("w", "") if self.has_segment else ("v", ", v")
+            raise ValueError(
+                f"z is drawn given {of}: call guide.posterior(x, lengths, guide.begin(x, lengths{more}))."
+            )
         return Rollout(
             self.conditional,
             self.z_0,
@@ -103,16 +117,17 @@ class Guide(Program):
             recursive=self.sees.z_past != "none",
         )
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, lengths: Tensor | None = None, v: Tensor | None = None) -> Tensor:
         """Sample the site ``z`` (after those of :meth:`begin`); the arguments are the model's."""
         check_sequences(x, self.observed)
+        check_video(v, self.video, *x.shape[:2])
         with pyro.plate(BATCH, len(x), dim=-1):
-            z: Tensor = pyro.sample("z", self.posterior(x, lengths, self.begin(x, lengths)))
+            z: Tensor = pyro.sample("z", self.posterior(x, lengths, self.begin(x, lengths, *given(v))))
         return z
 
-    def fit_statistics(self, x: Tensor) -> None:
-        """Take what is to be known of the data before training from x (..., F)."""
-        fit_statistics(self, x)
+    def fit_statistics(self, x: Tensor, v: Tensor | None = None) -> None:
+        """Take what is to be known of the data before training from x (..., F) and video v (..., V)."""
+        fit_statistics(self, x, v)
 
 
 class SegmentEncoder(nn.Module):
@@ -153,7 +168,9 @@ class RecurrentGuide(Guide):
     c_t joins a summary of the frames of x that it sees (dense layers for the present alone, an LSTM
     forward for the past, backward for the future, both for all) and of z (z_{t-1} itself, or an LSTM
     over z_{<t}), and the segment latent w where the model has one, drawn from a
-    :class:`SegmentEncoder` before all frames.
+    :class:`SegmentEncoder` before all frames. Where it sees the video, what a
+    :class:`~pyrodvae.lips.LipReader` says of a picture stands beside what the first dense layers say of
+    x, or in place of that where x is not seen.
 
     Args:
         model: the model. sees: what it conditions on. hidden: H; without an LSTM, the size of a dense
@@ -161,9 +178,11 @@ class RecurrentGuide(Guide):
         layers, before: of the LSTM over x, and sizes of dense tanh layers before it.
         z_hidden, z_layers, z_before: likewise of the LSTM over z; its H is ``hidden`` unless given.
         after: sizes of dense tanh layers on the two together.
+        reader, embedding: kind of the lip reader, and E, the size of what it says.
 
     Raises:
-        ValueError: x without its present frame: no summary of that kind is offered.
+        ValueError: x without its present frame: no summary of that kind is offered; neither x nor v; or
+            video, where the model is given none.
     """
 
     def __init__(
@@ -178,6 +197,8 @@ class RecurrentGuide(Guide):
         z_layers: int = 1,
         z_before: Sequence[int] = (),
         after: Sequence[int] = (),
+        reader: Reader = "conv",
+        embedding: int = 64,
     ) -> None:
         super().__init__(model, sees)
         self.config = {
@@ -189,21 +210,26 @@ class RecurrentGuide(Guide):
             "z_before": [*z_before],
             "after": [*after],
         }
-        if not sees.x_present:
-            raise ValueError(f"A guide must see the present frame of x; {sees} does not.")
+        if not sees.x_present or not (sees.audio or sees.video):
+            raise ValueError(f"A guide must see the present frame of x or v; {sees} does not.")
+        if sees.video:
+            self.config |= {"reader": reader, "embedding": embedding}
+            self.lips = LipReader(model.video, embedding, reader)
         self.recurrent = sees.x_past or sees.x_future
         sizes = [model.observed, *before]
+        if hidden and not before and not self.recurrent:
+            sizes += [hidden]
+        if sees.audio:
+            self.dense = mlp(sizes)
+        width = sizes[-1] * sees.audio + embedding * sees.video
         if self.recurrent:
             direction: Direction = (
                 "both" if sees.x_past and sees.x_future else "forward" if sees.x_past else "backward"
             )
-            self.summary = Summary(sizes[-1], hidden, direction, layers)
-        elif hidden and not before:
-            sizes += [hidden]
-        self.dense = mlp(sizes)
+            self.summary = Summary(width, hidden, direction, layers)
         ends = [*after, 2 * model.latent]
         first = ends[0]
-        self.from_x = nn.Linear(self.summary.size if self.recurrent else sizes[-1], first)
+        self.from_x = nn.Linear(self.summary.size if self.recurrent else width, first)
         if self.has_segment:
             self.segment = SegmentEncoder(sizes[-1], hidden, model.segment)
             self.from_w = nn.Linear(model.segment, first, bias=False)
@@ -216,18 +242,24 @@ class RecurrentGuide(Guide):
             self.from_z = nn.Linear(z_sizes[-1], first, bias=False)
         self.tail = tail(ends)
 
-    def begin(self, x: Tensor, lengths: Tensor | None) -> Tensor | None:
-        """Sample w (B, W), where the model has it."""
+    def begin(self, x: Tensor, lengths: Tensor | None, v: Tensor | None = None) -> Tensor | None:
+        """Sample w (B, W), where the model has it; or what the lips say (B, T, E), where it looks at them."""
+        if self.sees.video and v is not None:
+            says: Tensor = self.lips(v)
+            return says
         if not self.has_segment:
             return None
         w: Tensor = pyro.sample(SEGMENT, self.segment(self.dense(self.read(x)), lengths))
         return w
 
     def context(self, x: Tensor, lengths: Tensor | None, shared: Tensor | None) -> Tensor:
-        """The first layer on what x and w say: linear, so this part stays outside the loop over frames."""
-        y = self.dense(self.read(x))
+        """The first layer on what x, v and w say: linear, so this part stays outside the loop over frames."""
+        says = [self.dense(self.read(x))] if self.sees.audio else []
+        if self.sees.video and shared is not None:
+            says.append(shared)
+        y = join(*says)
         context: Tensor = self.from_x(self.summary(y, lengths) if self.recurrent else y)
-        return context if shared is None else context + self.from_w(shared)[..., None, :]
+        return context + self.from_w(shared)[..., None, :] if self.has_segment else context
 
     def conditional(self, z_prev: Tensor, context: Tensor | None, memo: Any) -> Step:
         """q(z_t | ·) on a window."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from pyrodvae.dvae import DVAE
 from pyrodvae.graph import compliant_sight
 from pyrodvae.guide import Guide, RecurrentGuide, Sees
 from pyrodvae.models import RVAE, VAE, CausalRVAE
+from pyrodvae.models.av_dkf import AVDKF
+from pyrodvae.models.av_vae import AVVAE, AVGuide
 from pyrodvae.models.dkf import DKF, DKFGuide
 from pyrodvae.models.dsae import DSAE, DSAEGuide
 from pyrodvae.models.general import GeneralDVAE, GeneralGuide
@@ -16,6 +19,7 @@ from pyrodvae.models.kalman import Kalman, KalmanGuide
 from pyrodvae.models.srnn import SRNN, SRNNGuide
 from pyrodvae.models.storn import STORN, STORNGuide
 from pyrodvae.models.transformer import TransformerDVAE, TransformerGuide
+from pyrodvae.models.v_vae import VVAE
 from pyrodvae.models.vrnn import VRNN, VRNNGuide
 
 PAPER: dict[type[DVAE], tuple[type[Guide], Sees]] = {
@@ -30,6 +34,9 @@ PAPER: dict[type[DVAE], tuple[type[Guide], Sees]] = {
     DSAE: (DSAEGuide, Sees(x_past=True, x_future=True)),
     GeneralDVAE: (GeneralGuide, Sees(z_past="all", x_past=True, x_future=True)),
     TransformerDVAE: (TransformerGuide, Sees(z_past="all", x_past=True, x_future=True)),
+    VVAE: (RecurrentGuide, Sees(audio=False, video=True)),
+    AVVAE: (AVGuide, Sees(video=True)),
+    AVDKF: (RecurrentGuide, Sees(z_past="previous", x_future=True, video=True)),
 }
 """The encoder of each model's paper, and what it lets it see."""
 
@@ -40,7 +47,8 @@ GUIDES: dict[str, Sees | Callable[[DVAE], Sees] | None] = {
     "filter": Sees(z_past="previous", x_past=True),
     "smoother": Sees(z_past="all", x_past=True, x_future=True),
 }
-"""Guide key → what it sees, or how to find out from the model; None asks :data:`PAPER`."""
+"""Guide key → what it sees, or how to find out from the model; None asks :data:`PAPER`. Where a model is
+given video, they see that as they see x."""
 
 
 def about(key: str) -> str:
@@ -63,7 +71,9 @@ def make_guide(model: DVAE, key: str = "paper", **sizes: Any) -> Guide:
     kind: type[Guide] = RecurrentGuide
     if callable(sees):
         sees = sees(model)
-    elif sees is None:
+    elif sees is not None:
+        sees = replace(sees, video=model.video > 0)
+    else:
         if type(model) not in PAPER:
             raise ValueError(f"No paper's guide is known for {type(model).__name__}: choose another key.")
         kind, sees = PAPER[type(model)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from inspect import signature
 
 import torch
 
@@ -14,7 +15,7 @@ from pyrodvae.results import aligned
 from pyrodvae.signal import STFT
 from pyrodvae.weights import Run, make_pair
 
-BINS, LATENT, FRAMES = 9, 2, 6
+BINS, LATENT, FRAMES, PIXELS = 9, 2, 6, 64
 TINY = EnhanceConfig(iterations=2, chains=2, noise_rank=2)
 
 NOT_FINITE = "The estimate is not finite."
@@ -62,9 +63,13 @@ def attempt(model: str, engine: str) -> str:
         torch.manual_seed(0)
         x = torch.randn(1, FRAMES, BINS, dtype=torch.cfloat)
         try:
-            pair = make_pair(model, {"observed": BINS, "latent": LATENT})
-            run = Run(*pair, STFT(), {"model": model})
-            found = enhance_spectrum(x, run, make_engine(engine), TINY, torch.Generator().manual_seed(0))
+            sizes = {"observed": BINS, "latent": LATENT}
+            if model in MODELS and "video" in signature(MODELS[model]).parameters:
+                sizes["video"] = PIXELS
+            run = Run(*make_pair(model, sizes), STFT(), {"model": model})
+            v = torch.rand(1, FRAMES, PIXELS) if run.model.video else None
+            chance = torch.Generator().manual_seed(0)
+            found = enhance_spectrum(x, run, make_engine(engine), TINY, chance, v=v)
         except ValueError as error:
             return str(error)
     if not found.mean.isfinite().all():

@@ -62,6 +62,8 @@ class NoisySpeech(Program):
 
     A segment latent w is held at a first guess. What is approximate is told by :attr:`approximation`.
 
+    Video is given, and clean: what the speech model reads of it, it reads once.
+
     Args:
         speech: a trained model.
         noise: for the sequences at hand.
@@ -70,6 +72,7 @@ class NoisySpeech(Program):
         heard: a first guess of the clean speech (B, T, F), complex, for ``feedback="estimate"``; without
             it, an SRNN with ``own_share`` 1 reads its own output after all.
         w: a first guess of the segment latent (B, W), where the model has one.
+        v: video (B, T, V), where the model is given one; see :mod:`pyrodvae.lips`.
 
     Raises:
         ValueError: the speech model is of real vectors; there is no such feedback; or a first guess
@@ -93,6 +96,7 @@ class NoisySpeech(Program):
         feedback: Feedback = "estimate",
         heard: Tensor | None = None,
         w: Tensor | None = None,
+        v: Tensor | None = None,
     ) -> None:
         super().__init__()
         name = type(speech).__name__
@@ -124,6 +128,8 @@ class NoisySpeech(Program):
         self.shared = None
         if w is not None and speech.segment:
             self.shared = poutine.condition(self.speech.begin, {SEGMENT: w})(len(w))
+        elif speech.video:
+            self.shared = self.speech.begin(0 if v is None else len(v), v)
         self.noise = noise
         self.gain = gain
         self._last: Pass | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
@@ -12,11 +13,37 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyrodvae.dvae import BATCH, DVAE
+from pyrodvae.dvae import BATCH, DVAE, given
 from pyrodvae.guide import Guide
 from pyrodvae.once import Once
-from pyrodvae.program import local_parameters
+from pyrodvae.program import Program, local_parameters
 from pyrodvae.rollout import Rollout
+
+Batch = tuple[Tensor, Tensor | None] | tuple[Tensor, Tensor | None, Tensor]
+"""The arguments of a model and its guide: x (B, T, F), lengths (B,) or None, and video v (B, T, V) for a
+model that is given one."""
+
+
+class Prior(Program):
+    r"""A model's prior as its guide, :math:`q(z_{1:T} \mid \cdot) = p_θ(z_{1:T} \mid \cdot)`.
+
+    Its evidence lower bound is :math:`E_{p(z)}[\log p(x \mid z)]`, which audio-visual models are partly
+    trained by, so that what the prior says from the lips alone is worth decoding.
+
+    Source: the α-mixed objective of Sadeghi et al., *Audio-visual Speech Enhancement Using Conditional
+    Variational Auto-Encoders* (2020).
+    """
+
+    def __init__(self, model: DVAE) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None, v: Tensor | None = None) -> Tensor:
+        """Sample the site ``z``, and what the model samples for a whole sequence."""
+        with pyro.plate(BATCH, len(x), dim=-1):
+            prior = self.model.prior(x, lengths, self.model.begin(len(x), *given(v)))
+            z: Tensor = pyro.sample("z", prior)
+        return z
 
 
 class KLWeight(Messenger):
@@ -45,13 +72,19 @@ def elbo(objective: str) -> Trace_ELBO:
     return TraceMeanField_ELBO() if objective == "analytic" else Trace_ELBO()
 
 
+def arguments(x: Tensor, lengths: Tensor | None, v: Tensor | None) -> tuple[Any, ...]:
+    """Those of a model and its guide: video only where there is one."""
+    return (x, lengths, *given(v))
+
+
 def traces(
-    model: DVAE, guide: Guide, x: Tensor, lengths: Tensor | None = None
+    model: DVAE, guide: torch.nn.Module, x: Tensor, lengths: Tensor | None = None, v: Tensor | None = None
 ) -> tuple[poutine.Trace, poutine.Trace]:
     """One run of the guide, and one of the model on the latents that it drew."""
+    args = arguments(x, lengths, v)
     with local_parameters(), Once():
-        q = poutine.trace(guide).get_trace(x, lengths)
-        return q, poutine.trace(poutine.replay(model, trace=q)).get_trace(x, lengths)
+        q = poutine.trace(guide).get_trace(*args)
+        return q, poutine.trace(poutine.replay(model, trace=q)).get_trace(*args)
 
 
 def latents(q: poutine.Trace) -> list[str]:
@@ -64,18 +97,20 @@ def density(trace: poutine.Trace, site: str) -> Any:
     return trace.nodes[site]["fn"]
 
 
-def terms(model: DVAE, guide: Guide, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def terms(
+    model: DVAE, guide: Guide, x: Tensor, lengths: Tensor | None = None, v: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """One draw of (log p(x | z), KL(q ‖ p) along the path), each (B,), in nats."""
-    q, p = traces(model, guide, x, lengths)
+    q, p = traces(model, guide, x, lengths, v)
     log_p = density(p, "x").log_prob(x)
     kl = [kl_divergence(density(q, name), density(p, name)) for name in latents(q)]
     return log_p, torch.stack(kl).sum(0)
 
 
-def find_nan(model: DVAE, guide: Guide, x: Tensor, lengths: Tensor | None) -> str:
+def find_nan(model: DVAE, guide: Guide, x: Tensor, lengths: Tensor | None, v: Tensor | None = None) -> str:
     """Name the first site, sequence and frame where a value or its log-probability is not finite."""
     with torch.no_grad():
-        q, p = traces(model, guide, x, lengths)
+        q, p = traces(model, guide, x, lengths, v)
         per_frame = {"x (its data)": x.abs().sum(-1)}
         for name in latents(q):
             value: Any = q.nodes[name]["value"]

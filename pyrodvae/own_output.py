@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-from pyrodvae.dvae import DVAE
+from pyrodvae.dvae import DVAE, Video, given
 from pyrodvae.rollout import Step, join_frames
 
 
@@ -56,12 +56,12 @@ class OwnOutput(DVAE):
         if not model.causal:
             raise ValueError(f"{type(model).__name__} is not causal: it has no frame before the others.")
         self.model = model
-        self.segment = model.segment
+        self.segment, self.video = model.segment, model.video
         self.register_buffer("z_0", model.z_0.clone(), persistent=False)  # of its type, on its device
 
-    def begin(self, batch: int) -> Past:
+    def begin(self, batch: int, v: Video = None) -> Past:
         """What the model samples for a whole sequence."""
-        return Past(self.model.begin(batch), self.before_first(batch, 1), True, [])
+        return Past(self.model.begin(batch, *given(v)), self.before_first(batch, 1), True, [])
 
     def transition(self, z_prev: Tensor, x_prev: Tensor | None, memo: Past | None) -> Step:
         """p(z_t | z_{<t}); frame by frame, so p(x_t | z_{≤t}) comes out along with it."""

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from pyrodvae.dvae import DVAE
 from pyrodvae.guide import Guide
 from pyrodvae.models.srnn import SRNN
-from pyrodvae.objective import KLWeight, elbo, find_nan, terms
+from pyrodvae.objective import Batch, KLWeight, Prior, arguments, elbo, find_nan, terms
 from pyrodvae.once import Once
 from pyrodvae.program import local_parameters
 from pyrodvae.settings import check_seed
@@ -34,8 +34,8 @@ class Batches(Protocol):
     def batches(self) -> int:
         """Batches in an epoch."""
 
-    def epoch(self, seed: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yield (x (B, T, F), lengths (B,) or None); a seed always gives the same batches."""
+    def epoch(self, seed: int) -> Iterator[Batch]:
+        """Yield batches; a seed always gives the same."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class TrainConfig:
         denoise_db: how far the recordings' own noise is turned down.
         hidden: H of the model and of its guide.
         latent: D.
+        prior_share: share of the objective that is the bound with the prior for a guide, from 0 to 1, see
+            :class:`~pyrodvae.objective.Prior`: for models whose prior looks at something.
         own_from, own_until: epochs between which an SRNN's share of its own output rises from 0 to 1
             (scheduled sampling); until 0 it always reads the true frames.
         seed: of weights, crops and draws.
@@ -76,6 +78,7 @@ class TrainConfig:
     denoise_db: float = 0.0
     hidden: int = 128
     latent: int = 16
+    prior_share: float = 0.0
     own_from: int = 0
     own_until: int = 0
     seed: int = 0
@@ -95,7 +98,19 @@ class TrainConfig:
                 f"own_until ({self.own_until}) has to be at most epochs - 1 ({self.epochs - 1}): else the "
                 "SRNN never reads its own output alone."
             )
+        if not 0 <= self.prior_share <= 1:
+            raise ValueError(f"prior_share is a share from 0 to 1, not {self.prior_share}.")
         check_seed(self.seed)
+
+
+def on(device: str | torch.device, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """x, lengths and v of a batch, on a device."""
+    x, lengths, *video = batch
+    return (
+        x.to(device),
+        None if lengths is None else lengths.to(device),
+        video[0].to(device) if video else None,
+    )
 
 
 def validate(model: DVAE, guide: Guide, crops: Batches, seed: int) -> tuple[float, float]:
@@ -104,9 +119,9 @@ def validate(model: DVAE, guide: Guide, crops: Batches, seed: int) -> tuple[floa
     nll = kl = frames = 0.0
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(seed)
-        for x, lengths in crops.epoch(seed):
-            lengths = None if lengths is None else lengths.to(device)
-            a, b = terms(model, guide, x.to(device), lengths)
+        for batch in crops.epoch(seed):
+            x, lengths, v = on(device, batch)
+            a, b = terms(model, guide, x, lengths, v)
             nll, kl = nll - float(a.sum()), kl + float(b.sum())
             frames += x.shape[0] * x.shape[1] if lengths is None else float(lengths.sum())
     return nll / frames, kl / frames
@@ -146,6 +161,7 @@ class Trainer:
         )
         with local_parameters():
             self.loss = elbo(config.objective)(model, guide)
+            self.prior_loss = elbo(config.objective)(model, Prior(model))
         self.epoch = 0
         self.history: list[dict[str, float]] = []
         self.best = (math.inf, -1)
@@ -160,24 +176,26 @@ class Trainer:
         first, last = self.config.own_from, self.config.own_until
         return min(1.0, max(0.0, (epoch - first) / (last - first))) if last else 0.0
 
-    def step(self, x: Tensor, lengths: Tensor | None, beta: float, where: str) -> float:
+    def step(self, batch: Batch, beta: float, where: str) -> float:
         """One gradient step on a batch; the loss in nats per frame.
 
         Raises:
             TrainingError: loss or gradient is not finite; the weights are left as they were.
         """
-        x = x.to(self.device)
-        lengths = None if lengths is None else lengths.to(self.device)
+        x, lengths, v = on(self.device, batch)
         frames = x.shape[0] * x.shape[1] if lengths is None else int(lengths.sum())
         self.optimiser.zero_grad()
         with local_parameters(), KLWeight(beta), Once():
-            loss = self.loss(x, lengths) / frames
+            loss = self.loss(*arguments(x, lengths, v)) / frames
+            if self.config.prior_share:
+                of_prior = self.prior_loss(*arguments(x, lengths, v)) / frames
+                loss = torch.lerp(loss, of_prior, self.config.prior_share)
         loss.backward()
         value = float(loss.detach())
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         if not (math.isfinite(value) and math.isfinite(float(norm))):
             raise TrainingError(
-                f"Not a number in {where}: {find_nan(self.model, self.guide, x, lengths)}. Lower the "
+                f"Not a number in {where}: {find_nan(self.model, self.guide, x, lengths, v)}. Lower the "
                 "learning rate or look at that recording; the last good epoch is kept."
             )
         self.optimiser.step()
@@ -198,8 +216,8 @@ class Trainer:
             leave=False,
             disable=not show,
         )
-        for i, (x, lengths) in enumerate(bar):
-            total += self.step(x, lengths, beta, f"epoch {self.epoch + 1}, batch {i + 1}")
+        for i, batch in enumerate(bar):
+            total += self.step(batch, beta, f"epoch {self.epoch + 1}, batch {i + 1}")
         nll, kl = validate(self.model, self.guide, self.validation, self.config.seed)
         row = {
             "epoch": self.epoch + 1,

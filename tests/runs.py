@@ -71,13 +71,13 @@ def stop_at(monkeypatch, epoch: int, batch: int, how=None) -> None:
     """Let a run end in the middle of an epoch."""
     step = Trainer.step
 
-    def stopping(self, x, lengths, beta, where):
+    def stopping(self, arguments, beta, where):
         if where == f"epoch {epoch}, batch {batch}":
             if how:
                 how(self)
             else:
                 raise Stop
-        return step(self, x, lengths, beta, where)
+        return step(self, arguments, beta, where)
 
     monkeypatch.setattr(Trainer, "step", stopping)
 

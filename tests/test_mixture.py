@@ -15,7 +15,7 @@ from pyrodvae.distributions import ComplexNormal, power
 from pyrodvae.dvae import DVAE, SEGMENT
 from pyrodvae.em import em
 from pyrodvae.engines import VEM, Engine, Langevin
-from pyrodvae.given_segment import GivenSegment
+from pyrodvae.given import Given
 from pyrodvae.guide import Guide
 from pyrodvae.models import SRNN, VAE
 from pyrodvae.noise import NMFNoise
@@ -234,7 +234,7 @@ def test_what_stands_in_keeps_the_order_of_time(key: str, how: str) -> None:
 def test_whatever_is_hidden_engines_find_their_way(key: str, how: str, engine: Engine) -> None:
     model, guide, x, z = approximate(key, how)
     if model.speech.segment:
-        guide = GivenSegment(guide, x)
+        guide = Given(guide, x)
     frozen = [p.clone() for p in model.speech.parameters()]
     found = em(model, guide, x, engine, z, iterations=2)
     assert torch.isfinite(found.mean).all()
@@ -337,9 +337,9 @@ def test_padding_of_approximate_mixtures_changes_nothing(key: str, how: str) -> 
 def test_the_guide_of_a_segment_held() -> None:
     _, g = make("dsae", "paper")
     x = spectra()
-    held = GivenSegment(g, x)
+    held = Given(g, x)
     q = g.segment(g.dense(g.read(x)), None)
-    torch.testing.assert_close(held.w, q.mean, rtol=0, atol=0)
+    torch.testing.assert_close(held.shared, q.mean, rtol=0, atol=0)
     torch.manual_seed(1)
     z = g.posterior(2 * x, None, q.mean).rsample()
     torch.manual_seed(1)
@@ -348,4 +348,4 @@ def test_the_guide_of_a_segment_held() -> None:
         held.posterior(2 * x).along(z).mean, g.posterior(2 * x, None, -q.mean).along(z).mean
     )
     with pytest.raises(ValueError, match="RecurrentGuide has no segment latent w here"):
-        GivenSegment(make("rvae")[1], x)
+        Given(make("rvae")[1], x)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from toys import make
+from toys import SEEING, make
 
 from pyrodvae.dvae import DVAE
 from pyrodvae.graph import Graph, blankets, compliant_guide, compliant_sight, generative, graph_of, posterior
@@ -26,12 +26,16 @@ POSTERIORS: dict[str, str] = {
     "dsae": "q(z_t | w, z_{<t}, x_{t:T})",
     "transformer": "q(z_t | z_{<t}, x_{t:T})",
     "dvae": "q(z_t | z_{<t}, x_{1:T})",
+    "v-vae": "q(z_t | x_t)",
+    "av-vae": "q(z_t | v_t, x_t)",
+    "av-dkf": "q(z_t | z_{t-1}, v_{t:T}, x_{t:T})",
 }
 
 
 def small(key: str, **config: Any) -> DVAE:
     sizes = {} if key == "kalman" else {"hidden": 4}
-    return MODELS[key](observed=3, latent=2, **sizes, **config)
+    lips = {"video": 64} if key in SEEING else {}
+    return MODELS[key](observed=3, latent=2, **sizes, **lips, **config)
 
 
 @pytest.mark.parametrize("frames", [4, 6])
@@ -41,7 +45,8 @@ def test_the_exact_posterior(key: str, frames: int) -> None:
     assert q["z"].text() == POSTERIORS[key]
     rest = "∏_t " + POSTERIORS[key]
     w = key == "dsae"
-    left = "q(w, z_{1:T} | x_{1:T}) = q(w | x_{1:T}) " if w else "q(z_{1:T} | x_{1:T}) = "
+    given = "v_{1:T}, x_{1:T}" if key in SEEING else "x_{1:T}"
+    left = "q(w, z_{1:T} | x_{1:T}) = q(w | x_{1:T}) " if w else f"q(z_{{1:T}} | {given}) = "
     assert str(q) == left + rest
 
 
@@ -117,7 +122,13 @@ def test_the_program_draws_each_latent_given_what_it_needs(key: str) -> None:
 
         return draw
 
-    scope = {"T": 5, "x": [f"x_{t}" for t in range(5)], "q_z": drawing("z"), "q_w": drawing("w")}
+    scope = {
+        "T": 5,
+        "x": [f"x_{t}" for t in range(5)],
+        "v": [f"v_{t}" for t in range(5)],
+        "q_z": drawing("z"),
+        "q_w": drawing("w"),
+    }
     exec(posterior(graph).python(), scope)  # what the package itself wrote
     needs = {z: set(graph.needs(z, {*graph.latent[:i], *graph.observed})) for i, z in enumerate(graph.latent)}
     assert written == needs

@@ -280,8 +280,8 @@ def test_a_bad_batch_leaves_the_weights_alone() -> None:
     with pytest.raises(
         TrainingError, match=r"in here: site x \(its data\), sequence 1 of the batch, frame 3\."
     ):
-        t.step(x, None, 1.0, "here")
+        t.step((x, None), 1.0, "here")
     assert equal(dict(before), dict(t.model.state_dict()))
     assert "no single site" in find_nan(t.model, t.guide, torch.ones_like(x), None)
-    t.step(torch.ones_like(x), None, 1.0, "here")
+    t.step((torch.ones_like(x), None), 1.0, "here")
     assert not equal(dict(before), dict(t.model.state_dict()))

@@ -83,7 +83,7 @@ class Verdict:
 
 
 def compliance(
-    model: DVAE, guide: Callable[[Tensor], Any], *, frames: int = FRAMES, graph: Graph | None = None
+    model: DVAE, guide: Callable[..., Any], *, frames: int = FRAMES, graph: Graph | None = None
 ) -> Verdict:
     """Compare a guide with the exact posterior of a model.
 
@@ -91,7 +91,8 @@ def compliance(
 
     Args:
         model: any.
-        guide: a guide of ours, or any function of x (B, T, F) that samples the model's latents: w where
+        guide: a guide of ours, or any function of x (B, T, F) (and of lengths, None, and video v (B, T, V),
+            where the model is given that) that samples the model's latents: w where
             it has one, and the path z, as one site of a :class:`~pyrodvae.rollout.Rollout` or of independent
             frames, or frame by frame as ``z_0, z_1, …`` in any order.
         frames: T. graph: of the model for so many frames, where it is known already.
@@ -116,10 +117,8 @@ def compliance(
     return Verdict(name, of_variables(graph, given), posterior(graph, tuple(given)))
 
 
-def dependence(
-    model: DVAE, guide: Callable[[Tensor], Any], frames: int = FRAMES
-) -> dict[str, frozenset[str]]:
-    r"""Of each latent that a guide draws, in its order: the latents and frames of x that it looks at.
+def dependence(model: DVAE, guide: Callable[..., Any], frames: int = FRAMES) -> dict[str, frozenset[str]]:
+    r"""Of each latent that a guide draws, in its order: the latents and frames of x and v it looks at.
 
     .. math:: \frac{∂}{∂ x_s} \log q(z_t \mid \cdot) \ne 0 \quad \text{or} \quad
               \frac{∂}{∂ z_s} \log q(z_t \mid \cdot) \ne 0
@@ -146,17 +145,19 @@ def dependence(
             torch.manual_seed(seed)
             kind = torch.cdouble if DATA[model.data][0].is_complex else torch.double
             x = torch.randn(BATCH, frames, model.observed, dtype=kind).requires_grad_()
-            for name, seen in _looked_at(guide, x).items():
+            v = torch.rand(BATCH, frames, model.video, dtype=torch.double).requires_grad_()
+            for name, seen in _looked_at(guide, x, v if model.video else None).items():
                 found[name] = found.get(name, frozenset()) | seen
     return found
 
 
-def _looked_at(guide: Callable[[Tensor], Any], x: Tensor) -> dict[str, frozenset[str]]:
+def _looked_at(guide: Callable[..., Any], x: Tensor, v: Tensor | None) -> dict[str, frozenset[str]]:
     """:func:`dependence` at one point."""
     probe = Probe("leaves", {}, deterministic=False)
     with _settings(guide), torch.enable_grad(), probe:
-        guide(x)
-    leaves = {"x": x, **{name: site.value for name, site in probe.sites.items()}}
+        guide(x) if v is None else guide(x, None, v)
+    data = {"x": x} if v is None else {"x": x, "v": v}
+    leaves = data | {name: site.value for name, site in probe.sites.items()}
     frames = x.shape[-2]
     found: dict[str, frozenset[str]] = {}
     for name, site in probe.sites.items():
@@ -175,7 +176,7 @@ def _felt(score: Tensor, leaves: dict[str, Tensor], frames: int) -> list[str]:
     )
     felt: list[str] = []
     for name, slope in zip(leaves, slopes, strict=True):
-        if slope is not None and name in ("x", "z"):
+        if slope is not None and name in ("x", "v", "z"):
             at = (slope != 0).transpose(-2, 0).flatten(1).any(-1)
             felt += [f"{name}_{t}" for t in range(frames) if at[t]]
         elif slope is not None and (slope != 0).any():

@@ -45,12 +45,14 @@ def compliant_sight(model: DVAE) -> Sees:
         )
     z = {offset for span in windows.get("z", ()) for offset in (span.first, span.last)}
     past: Literal["none", "previous", "all"] = "none" if not z else "previous" if z == {-1} else "all"
-    x = windows.get("x", ())
+    x = (*windows.get("x", ()), *windows.get("v", ()))
     return Sees(
         z_past=past,
         x_past=any(span.first is None or span.first < 0 for span in x),
         x_present=any((span.first or 0) <= 0 <= (span.last or 0) for span in x),
         x_future=any(span.last is None or span.last > 0 for span in x),
+        audio="x" in windows,
+        video="v" in windows,
     )
 
 

@@ -29,6 +29,8 @@ Arrow = tuple[str, str]
 def graph_of(model: DVAE, frames: int = FRAMES) -> Graph:
     """The graph of a dynamical VAE: sites ``z_0, x_0, z_1, …`` of its program frame by frame, x observed.
 
+    Frames of video, where the model is given any, are variables ``v_0, v_1, …`` without parents, observed.
+
     Args:
         model: any; a copy is looked at, in double precision.
         frames: T.
@@ -40,7 +42,8 @@ def graph_of(model: DVAE, frames: int = FRAMES) -> Graph:
     with local_parameters():
         model = copy.deepcopy(model).double().requires_grad_(False)
         observed = [f"x_{t}" for t in range(frames)]
-        return trace_graph(lambda: model.steps(frames=frames), observed=observed)
+        v = torch.zeros(1, frames, model.video, dtype=torch.double) if model.video else None
+        return trace_graph(lambda: model.steps(frames=frames, v=v), observed=observed)
 
 
 def check_model(model: object, frames: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pyrodvae.dvae import DVAE
+from pyrodvae.models.av_dkf import AVDKF
+from pyrodvae.models.av_vae import AVVAE
 from pyrodvae.models.dkf import DKF
 from pyrodvae.models.dsae import DSAE
 from pyrodvae.models.general import GeneralDVAE
@@ -11,6 +13,7 @@ from pyrodvae.models.rvae import RVAE, CausalRVAE
 from pyrodvae.models.srnn import SRNN
 from pyrodvae.models.storn import STORN
 from pyrodvae.models.transformer import TransformerDVAE
+from pyrodvae.models.v_vae import VVAE
 from pyrodvae.models.vae import VAE
 from pyrodvae.models.vrnn import VRNN
 
@@ -26,9 +29,14 @@ MODELS: dict[str, type[DVAE]] = {
     "dsae": DSAE,
     "dvae": GeneralDVAE,
     "transformer": TransformerDVAE,
+    "v-vae": VVAE,
+    "av-vae": AVVAE,
+    "av-dkf": AVDKF,
 }
 
 __all__ = [
+    "AVDKF",
+    "AVVAE",
     "DKF",
     "DSAE",
     "MODELS",
@@ -37,6 +45,7 @@ __all__ = [
     "STORN",
     "VAE",
     "VRNN",
+    "VVAE",
     "CausalRVAE",
     "GeneralDVAE",
     "Kalman",

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import pyro
 from torch import Tensor, nn
 
-from pyrodvae.dvae import DVAE, SEGMENT
+from pyrodvae.dvae import DVAE, SEGMENT, Video
 from pyrodvae.guide import Guide, Sees, SegmentEncoder
 from pyrodvae.nets import Memory, State, Summary, gaussian, join, mlp, standard_normal
 from pyrodvae.observations import make_head
@@ -66,7 +66,7 @@ class DSAE(DVAE):
         self.decoder = mlp(sizes)
         self.head = make_head(data, sizes[-1], observed)
 
-    def begin(self, batch: int) -> Past:
+    def begin(self, batch: int, v: Video = None) -> Past:
         """Sample w (B, W), one for each sequence."""
         w = pyro.sample(SEGMENT, standard_normal(self.z_0.new_empty(batch, self.segment)))
         return Past(w, None)
@@ -141,7 +141,7 @@ class DSAEGuide(Guide):
         self.recursion = Summary(sizes[-1], z_hidden, "forward", z_layers, cell="rnn")
         self.head = nn.Linear(z_hidden, 2 * model.latent)
 
-    def begin(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+    def begin(self, x: Tensor, lengths: Tensor | None, v: Tensor | None = None) -> Tensor:
         """Sample w (B, W)."""
         w: Tensor = pyro.sample(SEGMENT, self.segment(self.dense(self.read(x)), lengths))
         return w

@@ -109,7 +109,7 @@ class Kalman(DVAE):
                 own.copy_(transform_to(constraints.lower_cholesky).inv(torch.linalg.cholesky(value)))
 
     @torch.no_grad()
-    def fit_statistics(self, x: Tensor) -> None:
+    def fit_statistics(self, x: Tensor, v: Tensor | None = None) -> None:
         """Half of the variance of each coordinate of x (..., F) comes from the state, half is noise."""
         y = x.flatten(0, -2)
         deviation = y.std(0).clamp(min=1e-6)
