@@ -65,6 +65,10 @@ class DVAE(Program):
     video: int = 0
     """V, the size of a frame of the video v that the conditionals are given; 0 where they see none."""
 
+    prior_share: ClassVar[float] = 0.0
+    """Share of the objective that is the bound with the prior for a guide, unless training is told another;
+    see :class:`~pyrodvae.objective.Prior`."""
+
     speech: ClassVar[bool] = True
     """Whether it can model spectra; where it cannot, it is for real vectors alone."""
 

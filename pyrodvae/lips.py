@@ -17,6 +17,7 @@ from pyro.distributions import Normal
 from torch import Tensor, nn
 
 from pyrodvae.nets import mlp
+from pyrodvae.once import once
 
 Reader = Literal["conv", "mlp", "features"]
 """Of square pictures: three small convolutions; of pictures: the talk's dense layers; one tanh layer."""
@@ -119,8 +120,11 @@ class LipReader(nn.Module):
     def forward(self, v: Tensor) -> Tensor:
         """The embeddings."""
         there = seen(v)[..., None]
-        standard = torch.where(there, (v - self.loc) / self.scale, 0.0)
-        e: Tensor = self.net(standard.flatten(0, -2)).unflatten(0, v.shape[:-1])
+        pictures = torch.where(there, (v - self.loc) / self.scale, 0.0).flatten(0, -2)
+        # A picture stays on screen for several frames of sound: it is read once.
+        new = torch.ones(len(pictures), dtype=torch.bool, device=v.device)
+        new[1:] = (pictures[1:] != pictures[:-1]).any(-1)
+        e: Tensor = self.net(pictures[new])[new.cumsum(0) - 1].unflatten(0, v.shape[:-1])
         return torch.where(there, e, self.unseen)
 
 
@@ -155,4 +159,9 @@ class Lips(NamedTuple):
         """
         if v is None:
             raise ValueError("This model is given video: call model.begin(B, v).")
-        return cls(reader(v) if isinstance(v, Tensor) else tuple(reader(v_t) for v_t in v))
+        return cls(_says(reader, v))
+
+
+@once
+def _says(reader: LipReader, v: Tensor | Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
+    return reader(v) if isinstance(v, Tensor) else tuple(reader(v_t) for v_t in v)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from inspect import signature
 
 import torch
 
 from pyrodvae.engines import ENGINES
 from pyrodvae.enhance import EnhanceConfig, enhance_spectrum, make_engine
-from pyrodvae.models import MODELS
+from pyrodvae.models import MODELS, is_given_video
 from pyrodvae.results import aligned
 from pyrodvae.signal import STFT
 from pyrodvae.weights import Run, make_pair
@@ -64,7 +63,7 @@ def attempt(model: str, engine: str) -> str:
         x = torch.randn(1, FRAMES, BINS, dtype=torch.cfloat)
         try:
             sizes = {"observed": BINS, "latent": LATENT}
-            if model in MODELS and "video" in signature(MODELS[model]).parameters:
+            if model in MODELS and is_given_video(model):
                 sizes["video"] = PIXELS
             run = Run(*make_pair(model, sizes), STFT(), {"model": model})
             v = torch.rand(1, FRAMES, PIXELS) if run.model.video else None

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from pyrodvae.av_data import AVCrops, Recording, load_av
 from pyrodvae.data import Corpus, Crops, load, scan
 from pyrodvae.dvae import DVAE
 from pyrodvae.guide import Guide
-from pyrodvae.models import MODELS
+from pyrodvae.models import MODELS, is_given_video
 from pyrodvae.nets import frame_mask
+from pyrodvae.objective import Batch
 from pyrodvae.signal import STFT
-from pyrodvae.trainer import TrainConfig, Trainer, TrainingError
+from pyrodvae.trainer import TrainConfig, Trainer, TrainingError, on
 from pyrodvae.weights import CARD, WEIGHTS, WeightsError, base_card, load_run, make_pair, save_run
 from pyrodvae.whole import make_folder, save
 
@@ -66,9 +68,14 @@ def train(
             f"'{model}' is a model of real vectors, not of speech: fit it to arrays with "
             "pyrodvae.sequences.fit (see docs/sequences.md)."
         )
-    sizes = {"observed": stft.bins, "latent": config.latent, "hidden": config.hidden}
+    sizes: dict[str, Any] = {"observed": stft.bins, "latent": config.latent, "hidden": config.hidden}
+    of_guide: dict[str, Any] = {"hidden": config.hidden}
+    seeing = model in MODELS and is_given_video(model)
+    if seeing:
+        sizes |= {"video": config.side**2, "reader": config.reader}
+        of_guide |= {"reader": config.reader}
     torch.manual_seed(config.seed)
-    m, g = make_pair(model, sizes, guide, {"hidden": config.hidden})
+    m, g = make_pair(model, sizes, guide, of_guide)
     card = base_card(model, m, guide, g, stft)
     if resume:  # what forbids to go on, or makes it needless, is found out before the corpus is read
         nothing = Crops([], stft)
@@ -80,13 +87,17 @@ def train(
         start_from(config.start, m, g, card)
     corpus, to_validate = find(data, val, manifest, split)
     make_folder(out)
-    speech = Speech.load(corpus, to_validate, stft, config.denoise_db)
+    if seeing:
+        face: Literal["face"] | None = "face" if config.face else None
+        options = (config.side, config.denoise_db, face)
+        speech = Speech.load(corpus, to_validate, lambda c: load_av(c, stft, *options))
+    else:
+        speech = Speech.load(corpus, to_validate, lambda c: load(c, stft, config.denoise_db))
     for path, why in speech.skipped:
         log(f"skipped {path}: {why}")
-    minutes = sum(len(y) for y in speech.train) / stft.sample_rate / 60
+    minutes = sum(len(y) for y in speech.signals) / stft.sample_rate / 60
     log(f"{len(speech.train)} recordings, {minutes:.1f} minutes of speech; {len(speech.held)} held out")
-    crops = Crops(speech.train, stft, config.frames, config.batch_size, config.gain_db)
-    held = Crops(speech.held, stft, config.frames, 32, config.gain_db)
+    crops, held = speech.crops(stft, config)
     if not resume and not config.start:
         fit_statistics(m, g, replace(crops, batch_size=512), config.seed)
     trainer = Trainer(m, g, crops, held, config, device)
@@ -124,41 +135,68 @@ class Speech:
     """Recordings, prepared.
 
     Args:
-        train: to learn from.
-        held: to validate on.
+        train: to learn from; signals, or :class:`~pyrodvae.av_data.Recording` of sound and lips.
+        held: to validate on, likewise.
         corpus: the files to learn from; those that turned out unusable are among its skipped ones.
         skipped: (path, reason) of each file that cannot be used for either.
     """
 
-    train: list[Tensor]
-    held: list[Tensor]
+    train: list[Any]
+    held: list[Any]
     corpus: Corpus
     skipped: Sequence[tuple[Path, str]]
 
     @classmethod
-    def load(cls, corpus: Corpus, held: Corpus | None, stft: STFT, denoise_db: float) -> Speech:
+    def load(
+        cls,
+        corpus: Corpus,
+        held: Corpus | None,
+        read: Callable[[Corpus], tuple[list[Any], list[tuple[Path, str]]]],
+    ) -> Speech:
         """Read all recordings; without some to validate on, every tenth is set aside.
 
         Raises:
             TrainingError: there are too few.
         """
-        signals, unusable = load(corpus, stft, denoise_db)
+        signals, unusable = read(corpus)
         corpus = corpus.without(unusable)
         if held is not None:
-            held_signals, unusable = load(held, stft, denoise_db)
+            held_signals, unusable = read(held)
             return cls(signals, held_signals, corpus, (*corpus.skipped, *held.skipped, *unusable))
         if len(signals) < 2:
             raise TrainingError("Training needs at least two recordings: one is set aside.")
         return cls([y for i, y in enumerate(signals) if i % 10], signals[::10], corpus, corpus.skipped)
 
+    @property
+    def signals(self) -> list[Tensor]:
+        """The sound of those to learn from."""
+        return [y.signal if isinstance(y, Recording) else y for y in self.train]
 
-def fit_statistics(model: DVAE, guide: Guide, crops: Crops, seed: int) -> None:
-    """Take means and scales of the spectrum from one batch of crops."""
-    x, lengths = next(crops.epoch(seed))
+    def crops(self, stft: STFT, config: TrainConfig) -> tuple[Crops | AVCrops, Crops | AVCrops]:
+        """Crops to learn from, and to validate on: those of whole pictures."""
+        if not isinstance(self.train[0], Recording):
+            crops = Crops(self.train, stft, config.frames, config.batch_size, config.gain_db)
+            return crops, replace(crops, signals=self.held, batch_size=32)
+        av = AVCrops(
+            self.train,
+            stft,
+            config.frames,
+            config.batch_size,
+            config.gain_db,
+            corrupt_share=config.corrupt_share,
+            drop_share=config.drop_share,
+        )
+        return av, replace(av, recordings=self.held, batch_size=32, corrupt_share=0.0, drop_share=0.0)
+
+
+def fit_statistics(model: DVAE, guide: Guide, crops: Crops | AVCrops, seed: int) -> None:
+    """Take means and scales of the spectrum, and of the pictures, from one batch of crops."""
+    batches: Iterator[Batch] = crops.epoch(seed)
+    x, lengths, v = on("cpu", next(batches))
     if lengths is not None:
         x = x[frame_mask(lengths, crops.frames)]  # padding is no speech
-    model.fit_statistics(x)
-    guide.fit_statistics(x)
+    model.fit_statistics(x, v)
+    guide.fit_statistics(x, v)
 
 
 def write_run(trainer: Trainer, out: Path, card: dict[str, Any], corpus: Corpus, log: Progress) -> None:

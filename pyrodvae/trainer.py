@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from pyrodvae.dvae import DVAE
 from pyrodvae.guide import Guide
+from pyrodvae.lips import Reader
 from pyrodvae.models.srnn import SRNN
 from pyrodvae.objective import Batch, KLWeight, Prior, arguments, elbo, find_nan, terms
 from pyrodvae.once import Once
@@ -57,7 +58,11 @@ class TrainConfig:
         hidden: H of the model and of its guide.
         latent: D.
         prior_share: share of the objective that is the bound with the prior for a guide, from 0 to 1, see
-            :class:`~pyrodvae.objective.Prior`: for models whose prior looks at something.
+            :class:`~pyrodvae.objective.Prior`; what the model's paper takes, unless given.
+        side: rows and columns of the pictures, for models that are given video.
+        reader: what reads them, see :class:`~pyrodvae.lips.LipReader`.
+        face: the videos show faces, and the lips are to be cut from them.
+        corrupt_share, drop_share: shares of their frames that are corrupted, or taken away, in training.
         own_from, own_until: epochs between which an SRNN's share of its own output rises from 0 to 1
             (scheduled sampling); until 0 it always reads the true frames.
         seed: of weights, crops and draws.
@@ -78,14 +83,19 @@ class TrainConfig:
     denoise_db: float = 0.0
     hidden: int = 128
     latent: int = 16
-    prior_share: float = 0.0
+    prior_share: float | None = None
+    side: int = 32
+    reader: Reader = "conv"
+    face: bool = False
+    corrupt_share: float = 0.0
+    drop_share: float = 0.1
     own_from: int = 0
     own_until: int = 0
     seed: int = 0
     start: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "frames", "learning_rate", "clip", "hidden", "latent"):
+        for name in ("epochs", "batch_size", "frames", "learning_rate", "clip", "hidden", "latent", "side"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be more than 0, not {getattr(self, name)}.")
         for name in ("beta", "warmup", "patience", "gain_db", "denoise_db", "own_from"):
@@ -98,8 +108,9 @@ class TrainConfig:
                 f"own_until ({self.own_until}) has to be at most epochs - 1 ({self.epochs - 1}): else the "
                 "SRNN never reads its own output alone."
             )
-        if not 0 <= self.prior_share <= 1:
-            raise ValueError(f"prior_share is a share from 0 to 1, not {self.prior_share}.")
+        for name in ("prior_share", "corrupt_share", "drop_share"):
+            if not 0 <= (getattr(self, name) or 0) <= 1:
+                raise ValueError(f"{name} is a share from 0 to 1, not {getattr(self, name)}.")
         check_seed(self.seed)
 
 
@@ -154,6 +165,8 @@ class Trainer:
         self.model, self.guide = model.to(device), guide.to(device)
         self.train, self.validation, self.config = train, validation, config
         self.device = device
+        given = config.prior_share
+        self.prior_share = model.prior_share if given is None else given
         self.parameters = [*model.parameters(), *guide.parameters()]
         self.optimiser = torch.optim.Adam(self.parameters, config.learning_rate)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -187,9 +200,9 @@ class Trainer:
         self.optimiser.zero_grad()
         with local_parameters(), KLWeight(beta), Once():
             loss = self.loss(*arguments(x, lengths, v)) / frames
-            if self.config.prior_share:
+            if self.prior_share:
                 of_prior = self.prior_loss(*arguments(x, lengths, v)) / frames
-                loss = torch.lerp(loss, of_prior, self.config.prior_share)
+                loss = torch.lerp(loss, of_prior, self.prior_share)
         loss.backward()
         value = float(loss.detach())
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)

@@ -52,7 +52,7 @@ def read_video(path: PathLike, side: int = SIDE, region: Region | Literal["face"
 
     Times are those the file gives to its pictures, whatever its rate says, so a rate that varies and
     pictures that were dropped come out right. Zero is the first sample of the sound in the same file
-    where there is one; else the file's own zero (in MPEG streams, that have none: the first picture).
+    where there is one; else the file's own zero (in MPEG streams, AVI and FLV: the first picture).
 
     Args:
         path: any format of FFmpeg.

@@ -23,8 +23,8 @@ SLACK = 1e-3
 TICKS = 90_000
 """Units of time per second in the files we write."""
 FORMATS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov"}
-NO_ZERO = {"mpeg", "mpegts"}
-"""Containers whose times start anywhere."""
+NO_ZERO = {"avi", "flv", "mpeg", "mpegts"}
+"""Containers whose times start anywhere, or later by what the codec looks ahead."""
 
 
 class VideoError(ValueError):
@@ -43,22 +43,25 @@ def pictures(path: PathLike, warnings: list[str]) -> Iterator[tuple[float, Pictu
             what = "sound only" if container.streams.audio else "no video"
             raise VideoError(f"{path} holds {what}: it has no stream of pictures.")
         stream.thread_type = "AUTO"
-        zero, rate = _zero(container, stream), float(stream.average_rate or 25)
-        count, damaged, time = 0, 0, 0.0
+        zero, rate = _zero(container), float(stream.average_rate or 25)
+        count, damaged, first, time = 0, 0, 0.0, 0.0
         for frame in _decoded(container, stream):
             if frame is None:
                 damaged += 1
                 continue
             stamp = frame.dts if frame.pts is None else frame.pts
-            time = count / rate if stamp is None else float(stamp * frame.time_base) - zero
+            time = count / rate if stamp is None else float(stamp * frame.time_base)
+            zero = time if zero is None else zero
+            time -= zero
+            first = time if count == 0 else first
             count += 1
             turned = np.rot90(frame.to_ndarray(format="gray"), round(frame.rotation / 90))
             yield time, turned
-        if not count:
+        if zero is None or not count:
             raise VideoError(f"{path} has no picture that can be decoded.")
         if damaged:
             warnings.append(f"{path} is damaged: {damaged} of its parts cannot be decoded and are missing.")
-        period = (time - _first(stream, zero)) / (count - 1) if count > 1 else 1 / rate
+        period = (time - first) / (count - 1) if count > 1 else 1 / rate
         if (promised := _end(container, stream, zero)) > time + 2 * period + SLACK:
             warnings.append(f"{path} ends early: its header promises pictures up to {promised:.2f} s.")
 
@@ -92,26 +95,23 @@ def _library() -> Any:
 
 def _is_cover(stream: Any) -> bool:
     """Whether it is the picture on a record's cover, and no film."""
-    return bool(stream.disposition.value & 1024)  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
+    return bool(stream.disposition & _library().stream.Disposition.attached_pic)
 
 
-def _zero(container: Any, stream: Any) -> float:
+def _zero(container: Any) -> float | None:
+    """Where times count from: the first sample, or the file's zero; None for the first picture."""
     sound = next(iter(container.streams.audio), None)
     if sound is not None and sound.start_time is not None:
         return float(sound.start_time * sound.time_base)
-    return _first(stream, 0.0) if container.format.name in NO_ZERO else 0.0
-
-
-def _first(stream: Any, zero: float) -> float:
-    return float((stream.start_time or 0) * stream.time_base) - zero
+    return None if container.format.name in NO_ZERO else 0.0
 
 
 def _end(container: Any, stream: Any, zero: float) -> float:
     """Second up to which there are pictures by the header, 0 where it does not say."""
     if stream.duration is not None:
-        return _first(stream, zero) + float(stream.duration * stream.time_base)
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - zero
     known = container.duration is not None and not container.streams.audio
-    return float(container.duration / 1e6) if known else 0.0
+    return float(container.duration / 1e6) - zero if known else 0.0
 
 
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from pyrodvae.dvae import DVAE, SEGMENT
 from pyrodvae.guides import GUIDES, PAPER, Guide, make_guide
-from pyrodvae.models import MODELS, Kalman
+from pyrodvae.models import MODELS, Kalman, is_given_video
 from pyrodvae.nets import Memory, join, standard_normal
 from pyrodvae.noise import NMFNoise
 from pyrodvae.noisy import NoisySpeech
@@ -92,7 +91,7 @@ class ToyVRNN(DVAE):
         return self.head(join(z, memo.h)), memo
 
 
-BLIND = {key: kind for key, kind in MODELS.items() if "video" not in signature(kind).parameters}
+BLIND = {key: kind for key, kind in MODELS.items() if not is_given_video(key)}
 """The models that are given no video; for the others see test_audio_visual_models.py."""
 
 SEEING = [key for key in MODELS if key not in BLIND]
@@ -114,11 +113,8 @@ PAIRS = [(m, g) for m, g in EVERY_PAIR if m in ALL]
 def make(model: str, guide: str = "smoother", dtype: torch.dtype = torch.double) -> tuple[DVAE, Guide]:
     """A model and a guide of small size, their weights about twice as large as torch starts them."""
     exact = model == "kalman"  # it has no layers, and its own guide none either
-    m = (
-        Kalman(F, D)
-        if exact
-        else (EVERY | MODELS)[model](F, D, H, **({"video": V} if model in SEEING else {}))
-    )
+    lips = {"video": V} if model in SEEING else {}
+    m = Kalman(F, D) if exact else (EVERY | MODELS)[model](F, D, H, **lips)
     g = make_guide(m) if exact and guide == "paper" else make_guide(m, guide, hidden=H)
     with torch.no_grad():
         for module in (*m.modules(), *g.modules()):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import signature
+
 from pyrodvae.dvae import DVAE
 from pyrodvae.models.av_dkf import AVDKF
 from pyrodvae.models.av_vae import AVVAE
@@ -34,6 +36,12 @@ MODELS: dict[str, type[DVAE]] = {
     "av-dkf": AVDKF,
 }
 
+
+def is_given_video(key: str) -> bool:
+    """Whether a model, by its key, is given video of lips beside the sound."""
+    return "video" in signature(MODELS[key]).parameters
+
+
 __all__ = [
     "AVDKF",
     "AVVAE",
@@ -50,4 +58,5 @@ __all__ = [
     "GeneralDVAE",
     "Kalman",
     "TransformerDVAE",
+    "is_given_video",
 ]

@@ -76,6 +76,7 @@ class AVDKF(DVAE):
 
     feedback: ClassVar[bool] = False
     reach: ClassVar[int | None] = 1
+    prior_share: ClassVar[float] = 0.1
 
     def __init__(
         self,

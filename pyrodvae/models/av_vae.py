@@ -41,6 +41,7 @@ class AVVAE(DVAE):
     feedback: ClassVar[bool] = False
     recursive: ClassVar[bool] = False
     reach: ClassVar[int | None] = 0
+    prior_share: ClassVar[float] = 0.1
 
     def __init__(
         self,
