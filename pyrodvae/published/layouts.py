@@ -185,6 +185,24 @@ def _dsae(t: Tensors, settings: dict[str, str]) -> Sizes:
     return model, guide
 
 
+def _av_vae(t: Tensors, settings: dict[str, str]) -> Sizes:
+    model = _sizes(t)
+    model["video"], model["embedding"] = t.lips("prior_layerV", "model.prior_lips")
+    t.lips("decoder_layerV", "model.lips")
+    t.put("model.drift", t.gaussian("zprior_mean_layer", "zprior_logvar_layer"))
+    model["dense"] = t.put_stack("model.decoder", t.stack("mlp_z_x"))
+    model["mixed"] = t.put_stack("model.mix", [t.layer("layer_mix_decoder")])
+    t.output()
+    _, embedding = t.lips("encoder_layerV", "guide.lips")
+    dense = t.put_stack("guide.dense", t.stack("mlp_x_z"))
+    if len(dense) != 1:
+        raise WeightsError(f"The encoder of an AV-VAE reads x with one dense layer, not with {len(dense)}.")
+    t.put("guide.from_x", both := t.layer("layer_mix_encoder"))
+    t.put("guide.tail.1", t.gaussian("inf_mean", "inf_logvar"))
+    guide: dict[str, Any] = {"hidden": dense[0], "after": [len(both[1])], "embedding": embedding}
+    return model | {"reader": "features"}, guide | {"reader": "features"}
+
+
 FORMATS: dict[str, tuple[tuple[str, ...], Callable[[Tensors, dict[str, str]], Sizes]]] = {
     "dkf": (("mlp_gate.linear1",), _dkf),
     "vrnn": (("rnn.",), _vrnn),
@@ -192,6 +210,7 @@ FORMATS: dict[str, tuple[tuple[str, ...], Callable[[Tensors, dict[str, str]], Si
     "dsae": (("rnn_g_xv.",), _dsae),
     "srnn": (("rnn_h.", "rnn_g.", "prior_mean."), _srnn),
     "storn": (("rnn_h.", "rnn_g."), _storn),
+    "av-vae": (("encoder_layerV.",), _av_vae),
     "vae": (("inf_mean.",), _vae),
 }
 """Model key → beginnings of names that its weights have, whichever of its dense stacks are empty, and none

@@ -81,6 +81,17 @@ class Tensors:
             self.put(f"{name}.{2 * i}", layer)
         return [len(bias) for _, bias in layers]
 
+    def lips(self, name: str, ours: str) -> tuple[int, int]:
+        """One layer on features of the lips, as a lip reader; returns the sizes V and E.
+
+        The published ones know no missing picture: theirs is taken for a picture that says zero.
+        """
+        weight, bias = self.layer(name)
+        self.put(f"{ours}.net.0", (weight, bias))
+        loc, scale = torch.zeros(()), torch.ones(())
+        self.ours |= {f"{ours}.unseen": torch.zeros_like(bias), f"{ours}.loc": loc, f"{ours}.scale": scale}
+        return weight.shape[1], weight.shape[0]
+
     def rnn(self, name: str, ours: str, turned: bool = False) -> tuple[int, int, bool]:
         """A recurrent network; returns its hidden size, layers, and whether it goes both ways.
 
