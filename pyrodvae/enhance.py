@@ -20,13 +20,12 @@ from pyrodvae.diagnostics import Diagnostics
 from pyrodvae.em import Posterior, em
 from pyrodvae.engines import ENGINES, Chain, Engine, Langevin
 from pyrodvae.given import Given
-from pyrodvae.lips import check_video
 from pyrodvae.noise import Multiplicative, NMFNoise
 from pyrodvae.noisy import Feedback, NoisySpeech
 from pyrodvae.posterior import EstimateKey
 from pyrodvae.settings import check_seed
 from pyrodvae.signal import overlapping, resample
-from pyrodvae.video import align, read_video
+from pyrodvae.video_for import video_for
 from pyrodvae.waveforms import centred, read_input
 from pyrodvae.weights import Run, load_run
 
@@ -255,34 +254,6 @@ def enhance(
         _windows=windows,
         _to_waveform=to_waveform,
     )
-
-
-def video_for(
-    run: Run, video: str | Path | npt.ArrayLike | None, frames: int, samples: int, face: bool = False
-) -> tuple[Tensor | None, tuple[str, ...]]:
-    """The video v (T, V) beside a spectrogram of so many frames and samples; and what to tell of it.
-
-    Raises:
-        VideoError: it cannot be used.
-        ValueError: the model is given video and there is none, or the other way round.
-    """
-    size, name = run.model.video, run.card["model"]
-    if size == 0 and video is not None:
-        raise ValueError(f"The model '{name}' does not look at video: leave it out, or take an av- model.")
-    if size == 0 or video is None:
-        if size:
-            raise ValueError(f"The model '{name}' is given video of the lips: name a file with --video.")
-        return None, ()
-    if not isinstance(video, str | Path):
-        v = torch.as_tensor(np.asarray(video), dtype=torch.float32)
-        check_video(v[None], size, 1, frames)
-        return v.to(run.model.z_0), ()
-    side = math.isqrt(size)
-    if side * side != size:
-        raise ValueError(f"'{name}' reads {size} features of each picture, not pictures: give v (T, {size}).")
-    film = read_video(video, side, "face" if face else None)
-    v, told = align(film, run.stft, samples)
-    return v.to(run.model.z_0), (*film.warnings, *told)
 
 
 def _in_windows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from pyrodvae.program import local_parameters
 from pyrodvae.rollout import Rollout
 from pyrodvae.settings import check_seed
 from pyrodvae.signal import resample
+from pyrodvae.video_for import video_for
 from pyrodvae.weights import Run
 
 
@@ -54,27 +56,32 @@ class Means(Messenger):
 
 
 @torch.no_grad()
-def decoded(model: DVAE, guide: Guide, x: Tensor, lengths: Tensor | None = None) -> TorchDistribution:
-    """p(x | z̄) of data x (B, T, F), z̄ the means of the guide: event (T, F)."""
+def decoded(
+    model: DVAE, guide: Guide, x: Tensor, lengths: Tensor | None = None, v: Tensor | None = None
+) -> TorchDistribution:
+    """p(x | z̄) of data x (B, T, F) and video v (B, T, V), z̄ the means of the guide: event (T, F)."""
     with Means():
-        _, p = traces(model, guide, x, lengths)
+        _, p = traces(model, guide, x, lengths, v)
     p_x: TorchDistribution = density(p, "x")
     return p_x
 
 
 @torch.no_grad()
-def reconstruct(run: Run, s: Tensor) -> Tensor:
+def reconstruct(run: Run, s: Tensor, v: Tensor | None = None) -> Tensor:
     r"""Clean speech s (B, T, F), complex, through the model's latent path and back.
 
     .. math:: \hat s_{tf} = \sqrt{v_{tf}(\bar z)}\; s_{tf} / |s_{tf}|
 
     with z̄ the :func:`mean_path` of the guide: the magnitude is the standard deviation that the
-    decoder gives the bin, the phase that of s. A model with feedback sees the clean frames of s.
+    decoder gives the bin, the phase that of s. A model with feedback sees the clean frames of s; one that
+    is given video, v (B, T, V).
     """
-    return decoded(run.model, run.guide, s).variance.sqrt() * s.sgn()
+    return decoded(run.model, run.guide, s, v=v).variance.sqrt() * s.sgn()
 
 
-def resynthesize(waveform: Waveform, rate: int, run: Run) -> Waveform:
+def resynthesize(
+    waveform: Waveform, rate: int, run: Run, video: str | Path | npt.ArrayLike | None = None
+) -> Waveform:
     """Analysis and resynthesis of clean speech with its own phase, of the same shape and rate.
 
     Each channel is scaled to a peak of one for the model (see :func:`reconstruct`) and back after it.
@@ -83,12 +90,19 @@ def resynthesize(waveform: Waveform, rate: int, run: Run) -> Waveform:
         waveform: (N,) or (C, N), floats.
         rate: its samples per second.
         run: a trained pair.
+        video: of the lips, for a model that is given it: a file, or v (T, V).
+
+    Raises:
+        VideoError: the video cannot be used.
+        ValueError: video is missing, or there is no use for it.
     """
     channels = np.atleast_2d(waveform)
     at_rate = resample(channels, rate, run.stft.sample_rate)
     peak = np.abs(at_rate).max(-1, keepdims=True).clip(1e-12)
     s = run.stft(torch.from_numpy(at_rate / peak).to(run.model.z_0))
-    y = run.stft.inverse(reconstruct(run, s), at_rate.shape[-1]).cpu().numpy() * peak
+    v, _ = video_for(run, video, s.shape[-2], at_rate.shape[-1])
+    lips = None if v is None else v.expand(len(s), -1, -1)
+    y = run.stft.inverse(reconstruct(run, s, lips), at_rate.shape[-1]).cpu().numpy() * peak
     back: Waveform = resample(y.astype(channels.dtype), run.stft.sample_rate, rate)[:, : channels.shape[-1]]
     return back.reshape(np.shape(waveform))
 
@@ -107,7 +121,8 @@ def generate(run: Run, seconds: float, seed: int = 0, peak: float = 0.5) -> npt.
         peak: largest absolute sample.
 
     Raises:
-        ValueError: the length is not a number, or less than a window; a seed out of range.
+        ValueError: the length is not a number, or less than a window; a seed out of range; a model that
+            speaks to video.
     """
     import librosa
 
@@ -117,6 +132,8 @@ def generate(run: Run, seconds: float, seed: int = 0, peak: float = 0.5) -> npt.
     if not least <= seconds < math.inf:
         raise ValueError(f"The length has to be at least {least} seconds, not {seconds}.")
     length = round(seconds * stft.sample_rate)
+    if run.model.video:
+        raise ValueError(f"A model such as '{run.card['model']}' speaks to video: model.generate(T, v=v).")
     torch.manual_seed(seed)
     with local_parameters():
         drawn = poutine.trace(run.model.generate).get_trace(stft.frames(length))

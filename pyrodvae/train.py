@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -90,7 +91,11 @@ def train(
     if seeing:
         face: Literal["face"] | None = "face" if config.face else None
         options = (config.side, config.denoise_db, face)
-        speech = Speech.load(corpus, to_validate, lambda c: load_av(c, stft, *options))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            speech = Speech.load(corpus, to_validate, lambda c: load_av(c, stft, *options))
+        for one in told:
+            log(str(one.message))
     else:
         speech = Speech.load(corpus, to_validate, lambda c: load(c, stft, config.denoise_db))
     for path, why in speech.skipped:

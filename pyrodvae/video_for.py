@@ -1,0 +1,43 @@
+"""The video that belongs to a recording, as a model reads it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pyrodvae.lips import check_video
+from pyrodvae.video import align, read_video
+from pyrodvae.weights import Run
+
+
+def video_for(
+    run: Run, video: str | Path | npt.ArrayLike | None, frames: int, samples: int, face: bool = False
+) -> tuple[Tensor | None, tuple[str, ...]]:
+    """The video v (T, V) beside a spectrogram of so many frames and samples; and what to tell of it.
+
+    Raises:
+        VideoError: it cannot be used.
+        ValueError: the model is given video and there is none, or the other way round.
+    """
+    size, name = run.model.video, run.card["model"]
+    if size == 0 and video is not None:
+        raise ValueError(f"The model '{name}' does not look at video: leave it out, or take an av- model.")
+    if size == 0 or video is None:
+        if size:
+            raise ValueError(f"The model '{name}' is given video of the lips: name a file with --video.")
+        return None, ()
+    if not isinstance(video, str | Path):
+        v = torch.as_tensor(np.asarray(video), dtype=torch.float32)
+        check_video(v[None], size, 1, frames)
+        return v.to(run.model.z_0), ()
+    side = math.isqrt(size)
+    if side * side != size:
+        raise ValueError(f"'{name}' reads {size} features of each picture, not pictures: give v (T, {size}).")
+    film = read_video(video, side, "face" if face else None)
+    v, told = align(film, run.stft, samples)
+    return v.to(run.model.z_0), (*film.warnings, *told)
