@@ -1,7 +1,7 @@
 PYTHON ?= python
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install test slow cover lint types floors check bench clean
+.PHONY: docs install test slow cover lint types floors check bench clean
 
 install:
 	$(PYTHON) -m pip install -c constraints.txt -e ".[dev]"
@@ -26,6 +26,9 @@ floors:
 	lint-imports
 
 check: lint types floors test
+
+docs:
+	$(PYTHON) docs/tools/build.py build/docs
 
 bench:
 	set -e; for script in benchmarks/*.py; do $(PYTHON) $$script; done

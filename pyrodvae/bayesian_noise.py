@@ -123,7 +123,7 @@ class MAP(MStep):
     .. math:: W \leftarrow \frac{α - 1 + \sqrt{(α - 1)^2 + 4 (c + β)\, a}}{2 (c + β)}, \qquad
               a = W^2 \odot A H^T,\quad c = C H^T
 
-    with A and C of :class:`Multiplicative`; likewise H. So the mean over draws of
+    with A and C of :class:`~pyrodvae.noise.Multiplicative`; likewise H. So the mean over draws of
     log p(x | z, W, H), plus log p(W) + log p(H), never falls. The columns of W keep their scale, about
     which the priors care; the gain has a flat prior. Nothing falls below 1e-9, where a density of shape
     below one would be infinite.

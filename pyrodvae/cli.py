@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import argparse
-import re
+import shlex
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from pyrodvae import __doc__ as purpose
-from pyrodvae import __version__, commands
+from pyrodvae import __version__, commands, completion
 from pyrodvae.commands import log
-from pyrodvae.enhance import EnhanceConfig
 from pyrodvae.graph_command import run_graph
-from pyrodvae.metrics import METRICS
+from pyrodvae.listing import run_list, words
+from pyrodvae.options import (
+    Parser,
+    device_option,
+    enhancement_options,
+    force_option,
+    metrics_option,
+    model_option,
+    number,
+    one_by_one,
+    output_option,
+    report_option,
+    seed_option,
+    selection_options,
+    set_option,
+    video_option,
+    whole,
+)
 from pyrodvae.trainer import TrainingError
 from pyrodvae.whole import NotWritten
 
@@ -56,34 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # --- reading the options
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser that complains in one sentence, without the lines of usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Tell what is wrong, and leave with status 2."""
-        self.exit(2, f"pyrodvae: error: {message[0].upper()}{message[1:]}; see '{self.prog} --help'.\n")
-
-
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of one command."""
     options, rest = make_parser().parse_known_args(one_by_one(arguments))
     if rest:
         options.parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.command = shlex.join(["pyrodvae", *arguments])  # a report says how to make it again
     return options
-
-
-def one_by_one(arguments: Sequence[str]) -> list[str]:
-    """``--set a=1 b=2 IN`` as ``--set a=1 --set b=2 IN``: what is no KEY=VALUE is no setting."""
-    found: list[str] = []
-    setting = False  # whether the text before belongs to a --set
-    for text in arguments:
-        opened = found[-1:] == ["--set"]
-        if setting and not opened and re.match(r"\s*[a-z_]\w*\s*=", text):
-            found.append("--set")
-        else:
-            setting = opened or text.partition("=")[0] == "--set"
-        found.append(text)
-    return found
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -93,80 +88,107 @@ def make_parser() -> argparse.ArgumentParser:
     kinds = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (_enhance, _train, _resynthesize, _generate, _evaluate, _score, _graph, _import, _list):
         add(kinds)
+    _completion(kinds, parser)
     return parser
 
 
 def _command(
-    kinds: Any, name: str, run: Callable[[argparse.Namespace], int], help: str, example: str
+    kinds: Any, name: str, run: Callable[[argparse.Namespace], int], help: str, *examples: str
 ) -> argparse.ArgumentParser:
     added: argparse.ArgumentParser = kinds.add_parser(
         name,
         help=help,
         description=f"{help[0].upper()}{help[1:]}.",
-        epilog=f"example: pyrodvae {name} {example}",
+        epilog="\n".join(["examples:", *(f"  pyrodvae {name} {example}".rstrip() for example in examples)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     added.set_defaults(run=run, parser=added)
     return added
 
 
 def _enhance(kinds: Any) -> None:
-    help, example = "take the noise out of recordings", "noisy.wav -o clean.wav"
-    p = _command(kinds, "enhance", commands.run_enhance, help, example)
+    p = _command(
+        kinds,
+        "enhance",
+        commands.run_enhance,
+        "take the noise out of recordings",
+        "noisy.wav -o clean.wav",
+        "folder -o enhanced --engine mala --chains 4",
+        "noisy.wav -o clean.wav --model vae --set temperature=1 average=0.25",
+        "noisy.wav -o clean.wav --model av-vae --video lips.mp4",
+    )
     p.add_argument("inputs", nargs="+", metavar="IN", help="a sound file, or a folder of them")
-    _output(p, "the file to write; for a folder or several inputs, a folder")
+    output_option(p, "the file to write; for a folder or several inputs, a folder")
     p.add_argument("--model", default="rvae", metavar="KEY|RUN", help="shipped weights or a run (rvae)")
     p.add_argument("--engine", default="langevin", metavar="KEY[+KEY]", help="see 'pyrodvae list' (langevin)")
-    _seed(p)
-    _enhancement(p)
-    _force(p)
+    video_option(p)
+    seed_option(p)
+    enhancement_options(p)
+    report_option(p, "what was found, to hear and to see; files are done again for it")
+    force_option(p)
 
 
 def _train(kinds: Any) -> None:
-    help, example = "train a model on a folder of speech", "rvae --data speech --out run"
-    p = _command(kinds, "train", commands.run_train, help, example)
+    p = _command(
+        kinds,
+        "train",
+        commands.run_train,
+        "train a model on a folder of speech",
+        "rvae --data speech --out run",
+        "dkf --data speech --out run --guide meanfield --epochs 30 --set latent=8 batch_size=16",
+        "dkf --data speech --out run --guide meanfield --epochs 60 --resume",
+    )
     p.add_argument("model", metavar="MODEL", help="see 'pyrodvae list'")
     p.add_argument("--data", required=True, type=Path, metavar="DIR", help="recordings of clean speech")
     p.add_argument("--val", type=Path, metavar="DIR", help="others for validation (a tenth of the first)")
     p.add_argument("--out", required=True, type=Path, metavar="RUN", help="the folder to write")
     p.add_argument("--guide", default="paper", metavar="KEY", help="see 'pyrodvae list' (paper)")
-    p.add_argument("--epochs", type=int, metavar="N")
+    p.add_argument("--epochs", type=whole, metavar="N")
     p.add_argument("--resume", action="store_true", help="go on with the run in RUN")
-    _seed(p)
-    _selection(p, "train", "; its split 'val' validates")
-    _device(p)
-    _set(p)
+    seed_option(p)
+    selection_options(p, "train", "; its split 'val' validates")
+    device_option(p)
+    set_option(p)
 
 
 def _resynthesize(kinds: Any) -> None:
     help = "send clean speech through a model and back, with its own phase"
-    p = _command(kinds, "resynthesize", commands.run_resynthesize, help, "rvae speech.wav -o copy.wav")
-    _model(p)
+    examples = ("rvae speech.wav -o copy.wav", "run speech -o copies")
+    p = _command(kinds, "resynthesize", commands.run_resynthesize, help, *examples)
+    model_option(p)
     p.add_argument("inputs", nargs=1, metavar="IN", help="a sound file, or a folder of them")
-    _output(p, "the file to write; for a folder, a folder")
-    _device(p)
-    _force(p)
+    output_option(p, "the file to write; for a folder, a folder")
+    video_option(p)
+    device_option(p)
+    force_option(p)
 
 
 def _generate(kinds: Any) -> None:
-    help, example = "let a model speak by itself", "rvae -o speech.wav --seconds 3"
-    p = _command(kinds, "generate", commands.run_generate, help, example)
-    _model(p)
-    _output(p, "the file to write")
+    examples = ("rvae -o speech.wav --seconds 3", "run -o speech.wav --seed 1 --plot speech.png")
+    p = _command(kinds, "generate", commands.run_generate, "let a model speak by itself", *examples)
+    model_option(p)
+    output_option(p, "the file to write")
     p.add_argument("--force", action="store_true", help="replace the file if it exists")
-    p.add_argument("--seconds", type=float, default=3.0, metavar="S", help="length (3)")
+    p.add_argument("--seconds", type=number, default=3.0, metavar="S", help="length (3)")
     p.add_argument("--plot", metavar="PNG", help="also a picture of its spectrogram")
-    _seed(p, 0)
+    seed_option(p, 0)
 
 
 def _evaluate(kinds: Any) -> None:
-    help = "measure enhancement on pairs or mixtures, or resynthesis on speech alone"
-    example = "rvae --speech speech --noise noise --snr -5 0 5 --out results.csv"
-    p = _command(kinds, "evaluate", commands.run_evaluate, help, example)
-    _model(p)
+    p = _command(
+        kinds,
+        "evaluate",
+        commands.run_evaluate,
+        "measure enhancement on pairs or mixtures, or resynthesis on speech alone",
+        "rvae --pairs pairs --engine langevin vem mala --plot engines.png",
+        "rvae --speech speech --noise noise --snr -5 0 5 --out results.csv",
+        "run --speech speech --metrics si_sdr estoi",
+    )
+    model_option(p)
     p.add_argument("--pairs", type=Path, metavar="DIR", help="holds clean/ and noisy/ with equal names")
     p.add_argument("--speech", type=Path, metavar="DIR", help="clean speech")
     p.add_argument("--noise", type=Path, metavar="DIR", help="noise to mix it with")
-    p.add_argument("--snr", type=float, nargs="+", default=[0.0], metavar="DB", help="of the mixtures (0)")
+    p.add_argument("--snr", type=number, nargs="+", metavar="DB", help="of the mixtures (0)")
     p.add_argument(
         "--pair-rule",
         nargs="+",
@@ -174,36 +196,50 @@ def _evaluate(kinds: Any) -> None:
         metavar="NOISE:SPEECH",
         help="noise with NOISE in its path is only mixed with speech with SPEECH in its path",
     )
-    p.add_argument("--limit", type=int, metavar="N", help="take N recordings, evenly spread")
-    _selection(p, "test", "")
+    p.add_argument("--limit", type=whole, metavar="N", help="take N recordings, evenly spread")
+    selection_options(p, "test", "")
     engines = "one or more; joined by + they take turns (langevin)"
     p.add_argument("--engine", nargs="+", default=["langevin"], metavar="KEY[+KEY]", help=engines)
-    p.add_argument("--seed", type=int, nargs="+", dest="seeds", metavar="N", help="one or more (0)")
+    p.add_argument("--seed", type=whole, nargs="+", dest="seeds", metavar="N", help="one or more (0)")
     p.set_defaults(seed=None)
-    _metrics(p)
+    metrics_option(p)
     p.add_argument("--out", type=Path, metavar="CSV", help="a row for each run; a rerun does what is missing")
     p.add_argument("--plot", metavar="PNG", help="also a picture of the first metric against time")
-    _enhancement(p)
+    report_option(p, "quality against time, means, and every run")
+    enhancement_options(p)
 
 
 def _score(kinds: Any) -> None:
-    help, example = "compare an estimate with the clean original", "clean.wav estimate.wav"
-    p = _command(kinds, "score", commands.run_score, help, example)
+    help = "compare an estimate with the clean original"
+    examples = ("clean.wav estimate.wav", "clean.wav estimate.wav --metrics si_sdr --json")
+    p = _command(kinds, "score", commands.run_score, help, *examples)
     p.add_argument("clean", metavar="CLEAN")
     p.add_argument("estimate", metavar="ESTIMATE")
-    _metrics(p)
+    metrics_option(p)
     p.add_argument("--json", action="store_true", help="as JSON; what cannot be computed is null")
 
 
 def _graph(kinds: Any) -> None:
-    help = "derive what a model's program implies: posterior, blankets, a guide's verdict, samplers"
-    p = _command(kinds, "graph", run_graph, help, "dkf --guide meanfield")
-    p.add_argument("model", metavar="MODEL", help="see 'pyrodvae list'")
-    p.add_argument("--guide", default="paper", metavar="KEY", help="see 'pyrodvae list' (paper)")
-    p.add_argument("--frames", type=int, default=5, metavar="T", help="that the program is run for (5)")
+    p = _command(
+        kinds,
+        "graph",
+        run_graph,
+        "derive what a model's program implies: posterior, blankets, a guide's verdict, samplers",
+        "dkf --guide meanfield",
+        "rvae -o rvae.html",
+        "vrnn --cost -o costs.png",
+        "run --cost --data speech -o guides.png",
+    )
+    p.add_argument("model", metavar="MODEL|RUN", help="a key of 'pyrodvae list', or the folder of a run")
+    p.add_argument("--guide", metavar="KEY", help="see 'pyrodvae list' (paper; that of the run)")
+    p.add_argument("--frames", type=whole, default=5, metavar="T", help="that the program is run for (5)")
     cost = "also what guides lose that see less than the posterior needs, on simulated linear-Gaussian data"
     p.add_argument("--cost", action="store_true", help=cost)
-    out = "also draw it: .svg or .png, or .html to play with; with --cost, a .png of the costs"
+    data = "with --cost and a run: instead, what new guides reach beside its model on this speech"
+    p.add_argument("--data", type=Path, metavar="DIR", help=data)
+    selection_options(p, "train", "; its split 'val' compares the guides")
+    p.add_argument("--steps", type=whole, default=500, metavar="N", help="that each is trained for (500)")
+    out = "also draw it: .svg or .png, or .html to play with; with --cost, the costs"
     p.add_argument("-o", "--out", metavar="FILE", help=out)
 
 
@@ -214,12 +250,12 @@ def _import(kinds: Any) -> None:
         "file", type=Path, metavar="FILE", help="a state dict of one of the public implementations"
     )
     p.add_argument("--config", type=Path, metavar="FILE", help="the .ini file that belongs to it")
-    _output(p, "the folder of the run to write")
+    output_option(p, "the folder of the run to write")
     p.add_argument("--force", action="store_true", help="replace a run that is there")
 
 
 def _list(kinds: Any) -> None:
-    p = _command(kinds, "list", commands.run_list, "list what there is", "engines")
+    p = _command(kinds, "list", run_list, "list what there is", "", "engines", "matrix")
     p.add_argument(
         "what",
         nargs="?",
@@ -228,53 +264,12 @@ def _list(kinds: Any) -> None:
     )
 
 
-# --- options that several commands have
+def _completion(kinds: Any, whole: argparse.ArgumentParser) -> None:
+    def run(options: argparse.Namespace) -> int:
+        print(completion.script(whole, words(), options.shell), end="")
+        return 0
 
-
-def _model(p: argparse.ArgumentParser) -> None:
-    p.add_argument("model", metavar="RUN|KEY", help="the folder of a run, or the key of shipped weights")
-
-
-def _output(p: argparse.ArgumentParser, help: str) -> None:
-    p.add_argument("-o", "--out", required=True, metavar="OUT", help=help)
-
-
-def _force(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--force", action="store_true", help="do files again that are done already")
-
-
-def _seed(p: argparse.ArgumentParser, default: int | None = None) -> None:
-    p.add_argument("--seed", type=int, default=default, metavar="N", help="of everything random (0)")
-
-
-def _device(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--device", default="cpu", metavar="D", help="for example cuda (cpu)")
-
-
-def _metrics(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--metrics", nargs="+", metavar="M", help=f"some of {' '.join(METRICS)} (all)")
-
-
-def _selection(p: argparse.ArgumentParser, split: str, more: str) -> None:
-    p.add_argument(
-        "--manifest",
-        type=Path,
-        metavar="FILE",
-        help=f"a table with columns 'path' and 'split' that selects recordings{more}",
-    )
-    p.add_argument("--split", metavar="NAME", help=f"of the manifest ({split})")
-
-
-def _enhancement(p: argparse.ArgumentParser) -> None:
-    default = EnhanceConfig()
-    p.add_argument("--iterations", type=int, metavar="N", help=f"of EM ({default.iterations})")
-    p.add_argument("--chains", type=int, metavar="S", help=f"draws side by side ({default.chains})")
-    p.add_argument("--noise-rank", type=int, metavar="K", help=f"of the noise ({default.noise_rank})")
-    _device(p)
-    _set(p)
-
-
-def _set(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="any other setting; one or more"
-    )
+    help = "print a script that lets the TAB key complete commands, options and keys"
+    example = "bash >> ~/.bashrc"
+    p = _command(kinds, "completion", run, help, example, "zsh >> ~/.zshrc")
+    p.add_argument("shell", choices=completion.SHELLS)

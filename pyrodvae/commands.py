@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import os
@@ -19,22 +18,24 @@ from tqdm import tqdm
 from pyrodvae import whole
 from pyrodvae.audio import AudioError, read_audio
 from pyrodvae.audio_writer import format_of, write_audio
-from pyrodvae.engines import ENGINES, Chain, Engine
+from pyrodvae.engines import Chain, Engine
 from pyrodvae.enhance import EnhanceConfig, make_engine
 from pyrodvae.evaluate import System, enhancer, evaluate, resynthesizer
-from pyrodvae.files import Transform, enhancing, plan, resynthesizing, transform_files
-from pyrodvae.guides import GUIDES, about
-from pyrodvae.matrix import try_all
+from pyrodvae.files import Transform, enhancing, plan, resynthesizing, transform_files, with_videos
 from pyrodvae.metrics import score
 from pyrodvae.models import MODELS
-from pyrodvae.plots import plot_costs, plot_spectrogram
+from pyrodvae.plots import check_folder, check_picture, plot_costs, plot_spectrogram
 from pyrodvae.published import import_weights
-from pyrodvae.settings import apply, describe
+from pyrodvae.report import EnhancementReport, check_page, write_results
+from pyrodvae.settings import apply, keywords
 from pyrodvae.synthesis import generate
 from pyrodvae.train import train
 from pyrodvae.trainer import TrainConfig
-from pyrodvae.trials import clean_speech, mixtures, pairs
-from pyrodvae.weights import SHIPPED, WEIGHTS, Run, load_run, parameters, save_run
+from pyrodvae.trials import clean_speech, mixtures, pairs, split_of
+from pyrodvae.weights import WEIGHTS, Run, load_run, parameters, save_run
+
+LONGEST = 600
+"""Seconds that are generated at a time."""
 
 
 def log(text: str) -> None:
@@ -56,7 +57,12 @@ def run_enhance(options: Namespace) -> int:
     """Enhance files and folders."""
     one_thread()
     config, (engine,) = _enhancement(options, [options.engine])
-    return _transform(options, lambda run: enhancing(run, engine, config, options.device, log))
+    if not options.report:
+        return _transform(options, lambda run: enhancing(run, engine, config, options.device, log))
+    report = EnhancementReport(options.report, command=options.command)
+    return _transform(
+        options, lambda run: enhancing(run, engine, config, options.device, log, report.add), report
+    )
 
 
 def run_resynthesize(options: Namespace) -> int:
@@ -67,8 +73,15 @@ def run_resynthesize(options: Namespace) -> int:
 def run_generate(options: Namespace) -> int:
     """Generate a sound file."""
     format_of(options.out)  # told before any work is done
+    check_folder(options.out)
+    if options.plot:
+        check_picture(options.plot)
     if Path(options.out).exists() and not options.force:
         raise ValueError(f"{options.out} exists: add --force to replace it.")
+    if options.seconds > LONGEST:
+        raise ValueError(
+            f"--seconds takes at most {LONGEST}, not {options.seconds:g}: all is held in memory."
+        )
     run = load_run(options.model)
     sound = generate(run, options.seconds, options.seed)
     write_audio(options.out, sound, run.stft.sample_rate)
@@ -80,16 +93,19 @@ def run_generate(options: Namespace) -> int:
 
 def run_train(options: Namespace) -> int:
     """Train a model into the folder of a run."""
-    (config,) = apply(_assignments(options, "epochs", "seed"), TrainConfig())
+    assignments = _assignments(options, "epochs", "seed")
+    own, rest = keywords(MODELS[options.model], assignments) if options.model in MODELS else ({}, assignments)
+    (config,) = apply(rest, TrainConfig())
     trainer = train(
         options.model,
         options.data,
         options.out,
         val=options.val,
         manifest=options.manifest,
-        split=_split(options, "train"),
+        split=split_of(options.manifest, options.split, "train"),
         guide=options.guide,
         config=config,
+        settings=own,
         resume=options.resume,
         device=_device(options.device),
         log=lambda text: tqdm.write(text, file=sys.stderr),
@@ -102,22 +118,30 @@ def run_train(options: Namespace) -> int:
 def run_evaluate(options: Namespace) -> int:
     """Measure enhancement on pairs or mixtures, or resynthesis on speech; the table to stdout."""
     one_thread()
-    select = {"limit": options.limit, "manifest": options.manifest, "split": _split(options, "test")}
+    split = split_of(options.manifest, options.split, "test")
+    select = {"limit": options.limit, "manifest": options.manifest, "split": split}
     if options.pairs and (options.speech or options.noise or options.manifest):
         raise ValueError("--pairs stands alone, without --speech, --noise and --manifest.")
     if not options.pairs and not options.speech:
         raise ValueError("Give the recordings: --pairs DIR, --speech DIR --noise DIR, or --speech DIR alone.")
-    if not all(abs(snr) <= 100 for snr in options.snr):
-        raise ValueError(f"--snr takes ratios between -100 and 100 dB, not {options.snr}.")
+    if (options.snr or options.pair_rule) and not options.noise:
+        raise ValueError("--snr and --pair-rule are for mixtures: give --speech and --noise as well.")
+    snrs = options.snr or [0.0]
+    if not all(abs(snr) <= 100 for snr in snrs):
+        raise ValueError(f"--snr takes ratios between -100 and 100 dB, not {snrs}.")
     if options.plot and not (options.pairs or options.noise):
         raise ValueError("--plot shows what enhancement gains: give --pairs, or --speech with --noise.")
-    if options.plot and not Path(options.plot).parent.is_dir():
-        raise ValueError(f"{options.plot} cannot be written: its folder does not exist.")
+    if options.plot:
+        check_picture(options.plot)
+    if options.out:
+        check_folder(options.out)
+    if options.report:
+        check_page(options.report)
     if options.pairs:
         trials = pairs(options.pairs, options.limit)
     elif options.noise:
         rules = [_rule(text) for text in options.pair_rule]
-        trials = mixtures(options.speech, options.noise, options.snr, rules=rules, **select)
+        trials = mixtures(options.speech, options.noise, snrs, rules=rules, **select)
     else:
         trials = clean_speech(options.speech, **select)
     config, engines = _enhancement(options, options.engine)
@@ -134,6 +158,8 @@ def run_evaluate(options: Namespace) -> int:
         print(results.table())
         if options.plot:
             plot_costs(results.costs(), results.metrics[0], options.plot)
+    if options.report:
+        write_results(results, options.report, command=options.command)
     return _complain(results.failed, len(trials), "recordings")
 
 
@@ -171,36 +197,24 @@ def run_import(options: Namespace) -> int:
     return 0
 
 
-def run_list(options: Namespace) -> int:
-    """List models, guides and engines by their keys, or try which work together."""
-    if options.what == "matrix":
-        print(try_all().table())
-        return 0
-    tables: dict[str, dict[str, str]] = {
-        "models": {
-            key: _headline(model) + (" [weights]" if (SHIPPED / key / WEIGHTS).is_file() else "")
-            for key, model in MODELS.items()
-        },
-        "guides": {key: about(key) for key in GUIDES},
-        "engines": {
-            key: f"{_headline(kind)}\n{'':16}--set {describe(kind())}" for key, kind in ENGINES.items()
-        },
-    }
-    for what in [options.what] if options.what else tables:
-        print(f"{what}:")
-        for key, text in tables[what].items():
-            print(f"  {key:<14}{text}")
-    return 0
-
-
 # --- what they share
 
 
-def _transform(options: Namespace, make: Callable[[Run], Transform]) -> int:
-    """Do the same to all files, and tell at the end which failed."""
+def _transform(
+    options: Namespace, make: Callable[[Run], Transform], report: EnhancementReport | None = None
+) -> int:
+    """Do the same to all files, and tell at the end which failed; a report is of all, or stays as it is."""
     jobs = plan(options.inputs, options.out)
+    if options.video:
+        jobs = with_videos(jobs, options.inputs, options.video)
     transform = make(load_run(options.model, _device(options.device)))
-    failed = transform_files(jobs, transform, force=options.force, log=log)
+    if report is None:
+        failed = transform_files(jobs, transform, force=options.force, log=log)
+    else:
+        stands = all(job.done for job in jobs) and report.stands([job.target for job in jobs])
+        force = options.force or not stands
+        failed = transform_files(jobs, transform, force=force, log=log, done=report.finish)
+        report.save()
     return _complain(failed, len(jobs), "files")
 
 
@@ -259,19 +273,8 @@ def _device(name: str) -> str:
     raise ValueError(f"The device '{name}' cannot be used here: leave --device out to compute on the CPU.")
 
 
-def _split(options: Namespace, default: str) -> str:
-    if options.split and not options.manifest:
-        raise ValueError("--split needs the --manifest that names the splits.")
-    return options.split or default
-
-
 def _rule(text: str) -> tuple[str, str]:
     noise, colon, speech = text.partition(":")
     if not (noise and colon and speech):
         raise ValueError(f"A pair rule is written NOISE:SPEECH, not '{text}'.")
     return noise, speech
-
-
-def _headline(kind: type) -> str:
-    """The first line of a docstring."""
-    return (inspect.getdoc(kind) or "").partition("\n")[0]

@@ -15,9 +15,11 @@ MOST_R_HAT = 1.05
 LEAST_ESS = 10.0
 """With fewer effective draws, chance moves a mean by more than a third of the posterior's deviation."""
 LEAST_ACCEPTANCE = 0.05
+LEAST_BFMI = 0.3
+"""Below it, fresh momenta change the energy so little that a chain needs long to visit all energies."""
 
 COMPARED = ("log_joint", "speech_energy")
-"""The traces of which chains are compared; the first is reported by an engine, the second by EM."""
+"""The traces of which chains are compared: an engine's, and EM's own."""
 
 
 def effective_sample_size(trace: Tensor) -> Tensor:
@@ -66,6 +68,28 @@ def split_r_hat(trace: Tensor) -> Tensor:
     _check(trace)
     found = stats.split_gelman_rubin(trace.double().transpose(0, 1)) if len(trace) >= 4 else trace[0, 0]
     return _judged(trace, found, still=torch.inf)
+
+
+def e_bfmi(energy: Tensor) -> Tensor:
+    r"""How much of the spread of energies one refreshment of the momenta covers, in the worst chain.
+
+    .. math:: \mathrm{E\text{-}BFMI} = \frac{\sum_i (E_i - E_{i-1})^2}{\sum_i (E_i - \bar E)^2}
+
+    of the energies E = −log p(x, z) + kinetic energy of a Hamiltonian kernel. It is about one for a
+    Gaussian and small for a posterior with heavy tails, which the chain then visits too rarely.
+
+    Args:
+        energy: (I, S, B) of I iterations, S chains and B sequences.
+
+    Returns:
+        (B,); NaN and 0 where :func:`effective_sample_size` is.
+
+    Source: Betancourt, *Diagnosing suboptimal cotangent disintegrations in Hamiltonian …* (2016).
+    """
+    _check(energy)
+    E = energy.double()
+    found = E.diff(dim=0).square().sum(0) / (E - E.mean(0)).square().sum(0)
+    return _judged(energy, found.amin(0), still=0.0)
 
 
 def _check(trace: Tensor) -> None:
@@ -118,12 +142,12 @@ class Record:
 class Diagnostics:
     """What the traces say about the draws, of the iterations that enter the estimate.
 
-    ::
+    >>> from pyrodvae import EnhanceConfig, enhance, examples
+    >>> result = enhance(examples.noisy(), config=EnhanceConfig(iterations=10, chains=2))
+    >>> print(result.diagnostics.summary().splitlines()[0])
+    averaged: 5 of 10 iterations
 
-        print(pyrodvae.enhance("noisy.wav").diagnostics.summary())
-
-    EM changes the target while it is sampled. Then R-hat above one says that the chains *or the noise*
-    have not settled, and that is what one wants to know.
+    EM changes the target while it is sampled: R-hat above one says that chains *or noise* have not settled.
 
     Args:
         records: one for each run: a recording is done in windows.
@@ -173,12 +197,35 @@ class Diagnostics:
         parts = [part.reshape(len(part), *(part.shape[1:] or (1, 1))) for part in self._averaged("accept")]
         return torch.cat([part.nanmean(0) for part in parts], -1)
 
+    def e_bfmi(self) -> Tensor:
+        """The share of the energies that fresh momenta reach, (B,); see :func:`e_bfmi`.
+
+        Raises:
+            ValueError: the engine has no momenta, or keeps them to itself as Pyro's kernels do.
+        """
+        return torch.cat([e_bfmi(part) for part in self._averaged("energy")])
+
+    def unjudged(self) -> list[str]:
+        """A sentence for everything that these traces leave open."""
+        short = min(record.averaged for record in self.records)
+        if short < 4:
+            return [f"Mixing cannot be judged from {short} iterations: 4 have to enter the estimate."]
+        if any(self.trace(name).shape[1] == 1 for name in self._compared()):
+            return [
+                "Whether the draws have settled cannot be judged from one chain: compare several (chains=4)."
+            ]
+        return []
+
     def warnings(self) -> list[str]:
         """A sentence for everything that should be better."""
         found = [sentence for name in self._compared() for sentence in self._about(name)]
-        short = min(record.averaged for record in self.records)
-        if short < 4:
-            found.append(f"Mixing cannot be judged from {short} iterations: 4 have to enter the estimate.")
+        if self._reported("energy"):
+            bfmi = self.e_bfmi()[self.r_hat("log_joint") <= MOST_R_HAT]  # energies that drift were told of
+            if (bfmi < LEAST_BFMI).any():
+                found.append(
+                    f"Moves hardly change the energy (E-BFMI is {bfmi.min():.2f}, less than {LEAST_BFMI:g}), "
+                    "so the tails of the posterior are seldom visited: try more iterations."
+                )
         if self._reported("accept") and (self.acceptance() < LEAST_ACCEPTANCE).any():
             rate = float(self.acceptance().min())
             found.append(f"A chain accepts {rate:.1%} of its moves: try a smaller step.")
@@ -189,44 +236,49 @@ class Diagnostics:
         what, ess, r_hat = name.replace("_", " "), self.ess(name), self.r_hat(name)
         if not all(part.isfinite().all() for part in self._averaged(name)):
             return [f"The {what} is not finite: try a smaller step."]
-        found = []
         if (ess == 0).any():
-            found.append(f"The {what} of a sequence never moved, its chains are stuck: try a smaller step.")
-        elif (r_hat > MOST_R_HAT).any():
+            return [f"The {what} of a sequence never moved, its chains are stuck: try a smaller step."]
+        if self.trace(name).shape[1] == 1:  # the halves of one chain differ by much without harm
+            return []
+        found = []
+        if (r_hat > MOST_R_HAT).any():
             found.append(
                 f"Chains have not settled (split R-hat of the {what} is {r_hat.max():.2f}, more than "
                 f"{MOST_R_HAT}): try more iterations."
             )
-        if ((ess > 0) & (ess < LEAST_ESS)).any():
+        if (ess < LEAST_ESS).any():
             found.append(
-                f"The {what} has {ess[ess > 0].min():.1f} effective draws, fewer than {LEAST_ESS:g}: try "
-                "more iterations, or more chains."
+                f"The {what} has {ess.min():.1f} effective draws, fewer than {LEAST_ESS:g}: try more "
+                "iterations, or more chains."
             )
         return found
 
     def summary(self) -> str:
-        """A line for each quantity, the worst of all sequences where there are several; then warnings."""
+        """A line for each quantity, of several sequences the worst; what cannot be judged; warnings."""
         last = self.records[-1]
         lines = [f"averaged: {last.averaged} of {len(last.objective)} iterations"]
         for name in self._compared():
             averaged = self._averaged(name)
             ess, r_hat = self.ess(name).min(), self.r_hat(name).max()
             mean = torch.cat([part.mean((0, 1)) for part in averaged]).mean()
+            chains = averaged[0].shape[1]
             lines.append(
-                f"{name.replace('_', ' ')}: mean {mean:.6g}, {averaged[0].shape[1]} chains, "
+                f"{name.replace('_', ' ')}: mean {mean:.6g}, {chains} chain{'s' * (chains > 1)}, "
                 f"ESS {ess:.1f}, split R-hat {r_hat:.3f}"
             )
         if self._reported("accept"):
             rate = self.acceptance()
             lines.append(f"acceptance: {rate.mean():.2f} (chains from {rate.min():.2f} to {rate.max():.2f})")
+        if self._reported("energy"):
+            lines.append(f"energy: E-BFMI {self.e_bfmi().min():.2f}")
         for name in self.names:
-            if name not in (*COMPARED, "accept") and self._reported(name):
+            if name not in (*COMPARED, "accept", "energy") and self._reported(name):
                 at_end = torch.cat([part[-1].reshape(-1) for part in self._averaged(name)])
                 lines.append(f"{name.replace('_', ' ')}: {at_end.mean():.6g} at the end")
         parts = [record.objective[-record.averaged :] for record in self.records]
         first, end = (torch.cat([part[i] for part in parts]).mean() for i in (0, -1))
         lines.append(f"objective: {first:.4f} where averaging begins, {end:.4f} at the end")
-        return "\n".join(lines + self.warnings())
+        return "\n".join(lines + self.unjudged() + self.warnings())
 
     def _compared(self) -> list[str]:
         """Those of :data:`COMPARED` that are known of every chain."""

@@ -11,6 +11,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
+from pyrodvae.energies import Energies
 from pyrodvae.lips import LipReader, check_video, look_at
 from pyrodvae.nets import frame_mask, shift
 from pyrodvae.observations import DATA, Features, Head, check_data
@@ -68,6 +69,9 @@ class DVAE(Program):
     prior_share: ClassVar[float] = 0.0
     """Share of the objective that is the bound with the prior for a guide, unless training is told another;
     see :class:`~pyrodvae.objective.Prior`."""
+
+    energies: Energies | None = None
+    """How a guide finds the energies γ of the latents, where the prior has any and they are not known."""
 
     speech: ClassVar[bool] = True
     """Whether it can model spectra; where it cannot, it is for real vectors alone."""
@@ -247,6 +251,10 @@ class DVAE(Program):
     def shares(self) -> bool:
         """Whether frames have something in common that :meth:`begin` has to provide."""
         return self.segment > 0 or self.video > 0
+
+    def drawable(self) -> DVAE:
+        """This model; or where it cannot be drawn from as it is, one of the same structure that can."""
+        return self
 
     @torch.no_grad()
     def generate(self, frames: int, batch: int = 1, v: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -105,10 +105,16 @@ def em(
         raise ValueError(
             f"EM finds one W and H, and {type(model.noise).__name__} draws them: give the model an NMFNoise."
         )
+    if engine.pointwise and not model.bounded:
+        raise ValueError(
+            f"{engine} makes point estimates, and where the energies γ of a sparse model follow them the "
+            "density is unbounded: choose an engine that draws."
+        )
     x_power = power(x)
     target = Target(model, guide, (x,), reach=model.reach)
     state = state or EMState(engine.init(target, z), m_step.init(), Watch.begin(model, z))
     gathered, traces = ESTIMATES[estimate](), _Traces()
+    shares: list[Tensor] = []
     first, last = iterations - max(1, round(average * iterations)), iterations
     i = 0
     while i < last:
@@ -119,6 +125,8 @@ def em(
         traces.add(fit, info, sentences)
         if i >= first:
             gathered.add(fit)
+            if model.responsibility is not None:
+                shares.append(model.responsibility)
         each(i)
         i += 1
         if i == last or (first and i >= first):  # the noise is as it is: only the estimate is left to do
@@ -137,6 +145,8 @@ def em(
         warnings=tuple(traces.warnings),
         state=state,
         approximation=model.approximation,
+        factors=(model.noise.W.clone(), model.noise.H.clone()),
+        responsibility=torch.stack(shares).mean(0) if shares else None,
     )
 
 
@@ -158,4 +168,5 @@ def _maximise(
     else:
         watch = watch.keep(found, model, z)
     model.refresh(x_power, found.speech)
+    model.refine(z)
     return EMState(state.engine, memory, watch), found, sentences

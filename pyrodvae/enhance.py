@@ -15,13 +15,17 @@ from torch import Tensor
 
 from pyrodvae.as_published import enhance_spectrum_as_published, published_form
 from pyrodvae.audio import AudioError, Waveform
+from pyrodvae.av_mixture import AVMixture
 from pyrodvae.denoised import Denoised, subtract
 from pyrodvae.diagnostics import Diagnostics
 from pyrodvae.em import Posterior, em
-from pyrodvae.engines import ENGINES, Chain, Engine, Langevin
+from pyrodvae.engines import ALGORITHMS, ENGINES, Chain, Engine, Factorised, Langevin
 from pyrodvae.given import Given
+from pyrodvae.mixture_guide import Voice, readings
+from pyrodvae.mixture_vem import factorised_em
 from pyrodvae.noise import Multiplicative, NMFNoise
 from pyrodvae.noisy import Feedback, NoisySpeech
+from pyrodvae.noisy_mixture import NoisyMixture
 from pyrodvae.posterior import EstimateKey
 from pyrodvae.settings import check_seed
 from pyrodvae.signal import overlapping, resample
@@ -57,6 +61,10 @@ class EnhanceConfig:
             rejects (mh, mala, hmc …): its small steps would not lead from the encoder's guess to the
             posterior before the noise model has taken the speech for noise.
         face: the video shows a face, and the lips are to be cut from it.
+        voice: whose guess of z a mixture of audio and video with one latent starts from: ``"audio"`` or
+            ``"visual"`` encoder, or ``"both"``, frame by frame either. With own latents each has its own.
+        own_latents: whether a mixture has a latent for each of its readings
+            (:class:`~pyrodvae.av_mixture.OwnLatents`).
         as_published: run the published algorithm that the engine's key stands for, with its own settings
             throughout (:mod:`pyrodvae.as_published`); of those here it takes iterations, noise_rank and seed.
     """
@@ -73,6 +81,8 @@ class EnhanceConfig:
     seed: int = 0
     approach: int = 20
     face: bool = False
+    voice: Voice = "both"
+    own_latents: bool = True
     as_published: bool = False
 
     def __post_init__(self) -> None:
@@ -88,9 +98,11 @@ class EnhanceConfig:
             value = getattr(self, name)
             if not isinstance(value, int | float | np.number) or not 0 <= value <= limit:
                 raise ValueError(f"{name} must be from 0 to {limit:g}, not {value}.")
-        for name, words in (("estimate", get_args(EstimateKey)), ("feedback", get_args(Feedback))):
+        for name, kind in (("estimate", EstimateKey), ("feedback", Feedback), ("voice", Voice)):
+            words = get_args(kind)
             if getattr(self, name) not in words:
-                raise ValueError(f"{name} is '{words[0]}' or '{words[1]}', not '{getattr(self, name)}'.")
+                known = ", ".join(f"'{word}'" for word in words[:-1]) + f" or '{words[-1]}'"
+                raise ValueError(f"{name} is {known}, not '{getattr(self, name)}'.")
         check_seed(self.seed)
 
 
@@ -130,15 +142,40 @@ class Enhanced:
             s[..., frames, :] = posterior.draw(self.noisy[..., frames, :])
         return np.stack([self._to_waveform(one) for one in s])
 
+    def interval(self, level: float = 0.9, draws: int = 200) -> tuple[Tensor, Tensor]:
+        """Bounds of |s| in every bin, (C, T, F) each; see ``Posterior.interval``.
+
+        Raises:
+            ValueError: the recording is longer than one window.
+        """
+        if len(self._windows) > 1:
+            raise ValueError(f"Intervals are of one window: cut the recording to {WINDOW_SECONDS:g} seconds.")
+        return self._windows[0][1].interval(self.noisy, level, draws)
+
     @property
     def diagnostics(self) -> Diagnostics:
         """Acceptance, effective sample sizes and split R-hat, of all channels and windows."""
         return Diagnostics.join(posterior.diagnostics for _, posterior in self._windows)
 
     @property
+    def responsibility(self) -> Tensor | None:
+        """p(α_t = 1 | x) of a mixture of audio and video, that a frame is heard alone, (C, T); else None."""
+        whole = torch.zeros_like(self.std[..., 0])
+        for start, posterior in self._windows:
+            if posterior.responsibility is None:
+                return None
+            whole[:, start : start + posterior.mean.shape[-2]] = posterior.responsibility
+        return whole
+
+    @property
     def approximation(self) -> str:
         """What stood in for speech that the model wanted to read, in a sentence; "" for nothing."""
         return self._windows[0][1].approximation
+
+    @property
+    def noise_factors(self) -> list[tuple[Tensor, Tensor]]:
+        """W (C, F, K) and H (C, K, T) of each window at the end; see :class:`~pyrodvae.noise.NMFNoise`."""
+        return [factors for _, posterior in self._windows if (factors := posterior.factors)]
 
     @property
     def warnings(self) -> list[str]:
@@ -163,13 +200,16 @@ def make_engine(key: str, **settings: Any) -> Engine:
         ValueError: no such engine, or a setting that it does not have.
     """
     if "+" in key:
+        if not all(part.strip() for part in key.split("+")):
+            raise ValueError(f"The chain of engines '{key}' has an empty part.")
         if settings:
             raise ValueError(f"The engines of '{key}' have settings of their own: make each, and a Chain.")
         return Chain(tuple(make_engine(part.strip()) for part in key.split("+")))
-    if key not in ENGINES:
-        raise ValueError(f"No engine is called '{key}'; there are: {', '.join(ENGINES)}.")
+    known = ENGINES | ALGORITHMS
+    if key not in known:
+        raise ValueError(f"No engine is called '{key}'; there are: {', '.join(known)}.")
     try:
-        return ENGINES[key](**settings)
+        return known[key](**settings)
     except TypeError as error:
         raise ValueError(f"The engine '{key}' refuses a setting: {error}.") from error
 
@@ -187,10 +227,10 @@ def enhance(
 ) -> Enhanced:
     """Separate speech from noise in a recording, with a model that never heard noise.
 
-    ::
-
-        result = pyrodvae.enhance("noisy.wav")
-        result = pyrodvae.enhance(x, sample_rate=44_100, config=EnhanceConfig(iterations=50, seed=1))
+    >>> from pyrodvae import examples
+    >>> result = enhance(examples.noisy(), config=EnhanceConfig(iterations=4, seed=1))
+    >>> result.sample_rate, result.speech.shape == result.noise.shape
+    (16000, True)
 
     Args:
         audio: a file, or a waveform (N,) or (C, N) of floats; channels are enhanced side by side.
@@ -308,15 +348,36 @@ def enhance_spectrum(
     if config.as_published:
         form, seed = published_form(engine, run), config.seed
         return enhance_spectrum_as_published(x, run, form, config.iterations, seed, config.noise_rank, each)
+    if not run.model.speech or run.model.data == "real":
+        raise ValueError(
+            f"{type(run.model).__name__} here is a model of real vectors, and noise is added to complex "
+            "spectra: take a model of speech."
+        )
     noise = NMFNoise.from_quiet_frames(x, config.noise_rank, generator)
     first = noise.variance
     crude = subtract(x, first, START_FLOOR)
     g = torch.ones_like(x[..., :1].real) if config.gain else None
-    guide = Given(run.guide, crude, v) if run.model.shares else run.guide
-    w = guide.shared if run.model.segment else None
-    model = NoisySpeech(run.model, noise, g, feedback=config.feedback, heard=crude, w=w, v=v)
+    own = config.own_latents and not isinstance(engine, Factorised)
+    speech, encoder = readings(run.model, run.guide, own, config.voice)
+    law = encoder.energies
+    guide = Given(encoder, crude, v) if speech.shares or law is not None else encoder
+    w = guide.shared if speech.segment else None
     with torch.no_grad():
-        z = guide.posterior(crude).rsample((config.chains,))
+        q = guide.posterior(crude)
+        z = q.rsample((config.chains,))
+        energies = None if law is None else law.of(q.along(z)).mean(0)
+    m_step = Multiplicative(config.memory, config.iterations // 2)
+    if isinstance(engine, Factorised):
+        return factorised_em(
+            speech, noise, g, x, v, z, engine,
+            iterations=config.iterations, average=config.average, m_step=m_step, each=each,
+        )  # fmt: skip
+    if isinstance(speech, AVMixture):
+        model: NoisySpeech = NoisyMixture(speech, noise, g, x=x, v=v)
+    else:
+        model = NoisySpeech(
+            speech, noise, g, feedback=config.feedback, heard=crude, w=w, v=v, energies=energies
+        )
     engine = _approached(engine, config).planned(config.iterations)
     return em(
         model,
@@ -327,7 +388,7 @@ def enhance_spectrum(
         iterations=config.iterations,
         average=config.average,
         estimate=config.estimate,
-        m_step=Multiplicative(config.memory, config.iterations // 2),
+        m_step=m_step,
         tolerance=config.tolerance,
         each=each,
     )

@@ -8,6 +8,7 @@ import io
 import math
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,12 +94,17 @@ def evaluate(
             are taken from it.
 
     Raises:
-        ValueError: unknown metrics, a seed out of range, or a file with other columns.
+        ValueError: unknown metrics, a seed out of range, a file with other columns, or systems, seeds
+            or recordings that are told twice: rows would be taken for one another.
         OSError: the file cannot be read or written.
     """
     for seed in seeds:
         check_seed(seed)
     names = tuple(METRICS if metrics is None else metrics)
+    _once("system", [system.name for system in systems])
+    _once("seed", seeds)
+    _once("metric", names)
+    _once("recording", [f"{trial.file} {trial.noise} {trial.snr}".strip() for trial in trials])
     score([], [], RATE, names)  # refuses unknown metrics
     scores = [f"{name}_{side}" for name in names for side in ("in", "out")]
     table = Table(out, [*KEY, "seconds", "rtf", *scores, "reasons"])
@@ -114,6 +120,13 @@ def evaluate(
                 bar.update((i + 1) * len(runs) - bar.n)
     results.failed = list(dict.fromkeys(results.failed))
     return results
+
+
+def _once(what: str, names: Iterable[object]) -> None:
+    """Raise a ValueError if a name is there twice."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"The {what} {twice[0]!r} is there twice: measure it once.")
 
 
 def _measure(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +23,19 @@ from pyrodvae.audio import (
     read_segments,
 )
 from pyrodvae.audio_writer import FORMATS, INTEGER_BITS, OverlapWriter, format_of
+from pyrodvae.av_data import SUFFIXES as VIDEOS
 from pyrodvae.data import audio_files
 from pyrodvae.engines import Engine
-from pyrodvae.enhance import SHARED_SECONDS, WINDOW_SECONDS, EnhanceConfig, enhance
+from pyrodvae.enhance import SHARED_SECONDS, WINDOW_SECONDS, EnhanceConfig, Enhanced, enhance
 from pyrodvae.synthesis import resynthesize
 from pyrodvae.weights import Run
 
 Share = Callable[[float], None]
 """Called with the finished share of a job, between 0 and 1."""
 
-Transform = Callable[[Waveform, int, Share], Waveform]
-"""``(waveform (C, N), rate, each) -> waveform (C, N)``: what is done to a segment."""
+Transform = Callable[..., Waveform]
+"""``(waveform (C, N), rate, each) -> waveform (C, N)``: what is done to a segment; with ``video=path`` where
+the job has one."""
 
 SUBTYPES = {*INTEGER_BITS, "FLOAT", "DOUBLE"}
 """Sample formats that an output takes over from its input; others get their format's default."""
@@ -40,10 +43,11 @@ SUBTYPES = {*INTEGER_BITS, "FLOAT", "DOUBLE"}
 
 @dataclass(frozen=True)
 class Job:
-    """A file to read, and the file to write."""
+    """A file to read, and the file to write; and the video of the speaker's lips, if there is one."""
 
     source: Path
     target: Path
+    video: Path | None = None
 
     @property
     def done(self) -> bool:
@@ -94,6 +98,33 @@ def plan(inputs: Sequence[str | Path], out: str | Path) -> list[Job]:
         if job.source.resolve() in sources:
             raise AudioError(f"{job.source} would be overwritten: choose another output.")
     return jobs
+
+
+def with_videos(jobs: Sequence[Job], inputs: Sequence[str | Path], video: Path) -> list[Job]:
+    """The same jobs, each with its video: that file for one, or the one of its name and place in a folder.
+
+    Raises:
+        AudioError: a recording has none, or there is one for several; or a recording is too long: videos
+            are not cut into the segments of long recordings.
+    """
+    found = []
+    for job in jobs:
+        if video.is_dir():
+            roots = [root for root in map(Path, inputs) if root.is_dir() and job.source.is_relative_to(root)]
+            name = job.source.relative_to(roots[0]) if roots else Path(job.source.name)
+            there = [path for end in VIDEOS if (path := (video / name).with_suffix(end)).is_file()]
+        else:
+            there = [video] if len(jobs) == 1 else []
+        if not there:
+            raise AudioError(
+                f"{job.source} has no video: for several recordings --video is a folder of equal names."
+            )
+        if info(job.source).seconds > WINDOW_SECONDS:
+            raise AudioError(
+                f"{job.source} is longer than {WINDOW_SECONDS:g} seconds: with --video, cut both first."
+            )
+        found.append(replace(job, video=there[0]))
+    return found
 
 
 def _inside(path: Path, out: Path, source: Path) -> bool:
@@ -172,15 +203,24 @@ def enhancing(
     config: EnhanceConfig,
     device: str = "cpu",
     log: Callable[[str], None] = lambda text: None,
+    keep: Callable[[Enhanced], object] = lambda result: None,
 ) -> Transform:
-    """Enhancement, as what is done to a segment; what EM had to mend is logged."""
+    """Enhancement, as what is done to a segment; what EM had to mend is logged, and ``keep`` sees it all."""
 
-    def transform(segment: Waveform, rate: int, each: Share) -> Waveform:
+    def transform(segment: Waveform, rate: int, each: Share, video: Path | None = None) -> Waveform:
         result = enhance(
-            segment, sample_rate=rate, model=run, engine=engine, config=config, device=device, each=each
+            segment,
+            sample_rate=rate,
+            model=run,
+            engine=engine,
+            config=config,
+            device=device,
+            video=video,
+            each=each,
         )
         for sentence in result.warnings:
             log(sentence)
+        keep(result)
         return result.speech
 
     return transform
@@ -188,7 +228,7 @@ def enhancing(
 
 def resynthesizing(run: Run) -> Transform:
     """Analysis and resynthesis, as what is done to a segment."""
-    return lambda segment, rate, each: resynthesize(segment, rate, run)
+    return lambda segment, rate, each, video=None: resynthesize(segment, rate, run, video)
 
 
 def transform_files(
@@ -197,6 +237,7 @@ def transform_files(
     *,
     force: bool = False,
     log: Callable[[str], None] = lambda text: None,
+    done: Callable[[str, str], object] = lambda source, why: None,
 ) -> list[tuple[Path, str]]:
     """Do all jobs with a progress bar on stderr; those that fail come back with the reason.
 
@@ -205,6 +246,7 @@ def transform_files(
         transform: what is done to each segment.
         force: skip none.
         log: called with a line for each file that is skipped, or gets another format.
+        done: called with each file that was not skipped, and why it failed, "" if it did not.
     """
     failed: list[tuple[Path, str]] = []
     layout = "{percentage:3.0f}%|{bar:20}| {elapsed}<{remaining} {desc}"
@@ -221,12 +263,16 @@ def transform_files(
                 else:
                     if job.source.suffix.lower() not in FORMATS:
                         log(f"{job.source} becomes {job.target}: its own format can only be read")
-                    transform_file(job.source, job.target, transform, advance)
+                    one = transform if job.video is None else partial(transform, video=job.video)
+                    transform_file(job.source, job.target, one, advance)
+                    done(str(job.source), "")
             except AudioError as error:
                 failed.append((job.source, str(error)))
             except ValueError as error:
                 failed.append((job.source, f"{job.source}: {error}"))
             except OSError as error:
                 failed.append((job.source, f"{job.source}: {error.strerror or error}."))
+            if failed and failed[-1][0] == job.source:
+                done(str(job.source), failed[-1][1])
             advance(1.0)
     return failed

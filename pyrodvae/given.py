@@ -18,6 +18,8 @@ from pyrodvae.rollout import Rollout
 class Given(Program):
     r"""A guide whose segment latent is held at the mean that it has for some sequences; or its video.
 
+    Of the energies of a sparse model it says nothing: those of noisy speech follow from the draws.
+
     .. math:: q(z_{1:T} \mid x_{1:T}, \bar w), \qquad \bar w = E_q[w \mid \tilde x_{1:T}]; \qquad
         \text{or} \quad q(z_{1:T} \mid x_{1:T}, v_{1:T})
 
@@ -37,9 +39,10 @@ class Given(Program):
 
     def __init__(self, guide: Guide, x: Tensor, v: Tensor | None = None) -> None:
         super().__init__()
-        if not guide.has_segment and v is None:
+        if not guide.has_segment and v is None and guide.energies is None:
             raise ValueError(
-                f"{type(guide).__name__} has no segment latent w here and no video: use it as it is."
+                f"{type(guide).__name__} has no segment latent w here, no energies and no video: "
+                "use it as it is."
             )
         self.guide = guide
         with torch.no_grad():

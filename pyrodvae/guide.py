@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import pyro
 import torch
-from pyro.distributions import TorchDistribution
+from pyro.distributions import Delta, TorchDistribution
 from torch import Tensor, nn
 
 from pyrodvae.dvae import BATCH, DVAE, SEGMENT, check_sequences, fit_statistics, given
+from pyrodvae.energies import ENERGIES
 from pyrodvae.lips import LipReader, Reader, check_video
 from pyrodvae.nets import Direction, Memory, Summary, frame_mask, gaussian, join, mlp, tail
 from pyrodvae.observations import make_features
@@ -72,6 +73,7 @@ class Guide(Program):
         super().__init__()
         self.observed = model.observed
         self.has_segment = model.segment > 0
+        self.energies = model.energies
         self.video = model.video
         if sees.video and not model.video:
             raise ValueError(f"{type(model).__name__} is given no video, so no guide of it looks at any.")
@@ -122,7 +124,11 @@ class Guide(Program):
         check_sequences(x, self.observed)
         check_video(v, self.video, *x.shape[:2])
         with pyro.plate(BATCH, len(x), dim=-1):
-            z: Tensor = pyro.sample("z", self.posterior(x, lengths, self.begin(x, lengths, *given(v))))
+            posterior = self.posterior(x, lengths, self.begin(x, lengths, *given(v)))
+            if self.energies is not None:
+                energies = self.energies.of(posterior.draw_ahead())
+                pyro.sample(ENERGIES, Delta(energies, event_dim=2))
+            z: Tensor = pyro.sample("z", posterior)
         return z
 
     def fit_statistics(self, x: Tensor, v: Tensor | None = None) -> None:
@@ -255,8 +261,9 @@ class RecurrentGuide(Guide):
     def context(self, x: Tensor, lengths: Tensor | None, shared: Tensor | None) -> Tensor:
         """The first layer on what x, v and w say: linear, so this part stays outside the loop over frames."""
         says = [self.dense(self.read(x))] if self.sees.audio else []
-        if self.sees.video and shared is not None:
-            says.append(shared)
+        if self.sees.video:  # with nothing to see, every picture is missing
+            nothing = self.lips.unseen.expand(*x.shape[:-1], -1)
+            says.append(nothing if shared is None else shared)
         y = join(*says)
         context: Tensor = self.from_x(self.summary(y, lengths) if self.recurrent else y)
         return context + self.from_w(shared)[..., None, :] if self.has_segment else context

@@ -11,16 +11,24 @@ from pyrodvae.graph import compliant_sight
 from pyrodvae.guide import Guide, RecurrentGuide, Sees
 from pyrodvae.models import RVAE, VAE, CausalRVAE
 from pyrodvae.models.av_dkf import AVDKF
+from pyrodvae.models.av_switch import AVSwitch, AVSwitchGuide
 from pyrodvae.models.av_vae import AVVAE, AVGuide
 from pyrodvae.models.dkf import DKF, DKFGuide
 from pyrodvae.models.dsae import DSAE, DSAEGuide
 from pyrodvae.models.general import GeneralDVAE, GeneralGuide
 from pyrodvae.models.kalman import Kalman, KalmanGuide
+from pyrodvae.models.min_vae import MINVAE, MINGuide
+from pyrodvae.models.sdm_rvae import SDMRVAE
+from pyrodvae.models.sdm_vae import SDMVAE
+from pyrodvae.models.selector import SelectorVAE
 from pyrodvae.models.srnn import SRNN, SRNNGuide
 from pyrodvae.models.storn import STORN, STORNGuide
 from pyrodvae.models.transformer import TransformerDVAE, TransformerGuide
+from pyrodvae.models.two_gaussians import TwoGaussianVAE
 from pyrodvae.models.v_vae import VVAE
+from pyrodvae.models.vae_mm import VAEMM, VAEMMGuide
 from pyrodvae.models.vrnn import VRNN, VRNNGuide
+from pyrodvae.models.vsc import VSC, VSCGuide
 
 PAPER: dict[type[DVAE], tuple[type[Guide], Sees]] = {
     VAE: (RecurrentGuide, Sees()),
@@ -31,11 +39,19 @@ PAPER: dict[type[DVAE], tuple[type[Guide], Sees]] = {
     SRNN: (SRNNGuide, Sees(z_past="previous", x_past=True, x_future=True)),
     RVAE: (RecurrentGuide, Sees(z_past="all", x_past=True, x_future=True)),
     CausalRVAE: (RecurrentGuide, Sees(z_past="all", x_future=True)),
+    SDMVAE: (RecurrentGuide, Sees()),
+    SDMRVAE: (RecurrentGuide, Sees(z_past="all", x_past=True, x_future=True)),
+    VSC: (VSCGuide, Sees()),
+    TwoGaussianVAE: (RecurrentGuide, Sees()),
+    SelectorVAE: (RecurrentGuide, Sees()),
     DSAE: (DSAEGuide, Sees(x_past=True, x_future=True)),
     GeneralDVAE: (GeneralGuide, Sees(z_past="all", x_past=True, x_future=True)),
     TransformerDVAE: (TransformerGuide, Sees(z_past="all", x_past=True, x_future=True)),
     VVAE: (RecurrentGuide, Sees(audio=False, video=True)),
     AVVAE: (AVGuide, Sees(video=True)),
+    VAEMM: (VAEMMGuide, Sees(video=True)),
+    AVSwitch: (AVSwitchGuide, Sees(video=True)),
+    MINVAE: (MINGuide, Sees(video=True)),
     AVDKF: (RecurrentGuide, Sees(z_past="previous", x_future=True, video=True)),
 }
 """The encoder of each model's paper, and what it lets it see."""

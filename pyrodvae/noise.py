@@ -47,7 +47,8 @@ class NMFNoise(nn.Module):
         return (self.H.mT @ self.W.mT).add_(POWER_FLOOR)
 
     def forward(self) -> Tensor:
-        """The variance (B, T, F) as a program sees it: given, where :class:`BayesianNMF` draws it."""
+        """The variance (B, T, F) as a program sees it: given, where a
+        :class:`~pyrodvae.bayesian_noise.BayesianNMF` draws it."""
         return self.variance
 
     @classmethod

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyrodvae.distributions import ComplexNormal, power
 from pyrodvae.dvae import BATCH, DVAE, SEGMENT, check_sequences, over_frames
+from pyrodvae.models.sparse import SparseDVAE
 from pyrodvae.models.srnn import SRNN
 from pyrodvae.noise import NMFNoise
 from pyrodvae.own_output import OwnOutput
@@ -18,6 +19,9 @@ from pyrodvae.program import Program
 from pyrodvae.rollout import Rollout
 
 Feedback = Literal["estimate", "own"]
+
+ENERGY_RATE = 0.1
+"""By so much the energies of a sparse model follow each new draw: their mean is then over about ten."""
 
 APPROXIMATIONS = {
     "estimate": "{} reads, in place of the clean frames x_{{<t}} that noise hides, a running estimate of "
@@ -73,6 +77,7 @@ class NoisySpeech(Program):
             it, an SRNN with ``own_share`` 1 reads its own output after all.
         w: a first guess of the segment latent (B, W), where the model has one.
         v: video (B, T, V), where the model is given one; see :mod:`pyrodvae.lips`.
+        energies: a first guess of γ (B, T, N), where the model is sparse and they are not known.
 
     Raises:
         ValueError: the speech model is of real vectors; there is no such feedback; or a first guess
@@ -86,6 +91,8 @@ class NoisySpeech(Program):
     """What stands for the clean speech, (B, T, F); None where nothing has to: its power alone counts."""
     approximation: str
     """What is approximate in this mixture, a sentence; empty where nothing is."""
+    responsibility: Tensor | None = None
+    """p(α_t = 1 | x), (B, T), of a mixture of audio and video, by the draws it was last asked about."""
 
     def __init__(
         self,
@@ -97,6 +104,7 @@ class NoisySpeech(Program):
         heard: Tensor | None = None,
         w: Tensor | None = None,
         v: Tensor | None = None,
+        energies: Tensor | None = None,
     ) -> None:
         super().__init__()
         name = type(speech).__name__
@@ -121,6 +129,14 @@ class NoisySpeech(Program):
                 f"{name} has a segment latent w beside its path z, and engines draw z alone: give w=, a "
                 "first guess of it (B, W)."
             )
+        self.learns_energies = isinstance(speech, SparseDVAE) and speech.energies is not None
+        if isinstance(speech, SparseDVAE) and self.learns_energies:
+            if energies is None:
+                raise ValueError(
+                    f"{name} has energies γ beside its path z, and engines draw z alone: give energies=, a "
+                    "first guess of them (B, T, N)."
+                )
+            speech = speech.given(energies)
         used = [feedback] * speech.feedback + ["segment"] * (speech.segment > 0)
         self.approximation = " ".join(APPROXIMATIONS[key].format(name) for key in used)
         self.speech = OwnOutput(speech) if speech.feedback and feedback == "own" else speech
@@ -159,6 +175,17 @@ class NoisySpeech(Program):
         v = self._variance(z, lengths, prior)
         self._last = Pass(z, lengths, prior, v)
         return v
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the density has a mode; energies that follow z run with it into z = γ = 0."""
+        return not (self.learns_energies and isinstance(self.speech, SparseDVAE)) or self.speech.law.bounded
+
+    def refine(self, z: Tensor) -> None:
+        """The M-step of the energies of a sparse model, from draws z (S, B, T, N); of others, nothing."""
+        if self.learns_energies and isinstance(self.speech, SparseDVAE):
+            self.speech = self.speech.refined(z, ENERGY_RATE)
+            self._last = None
 
     @torch.no_grad()
     def refresh(self, x_power: Tensor, speech: Tensor) -> None:

@@ -13,8 +13,10 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyrodvae.av_mixture import AVMixture
 from pyrodvae.dvae import BATCH, DVAE, given
 from pyrodvae.guide import Guide
+from pyrodvae.mixture_objective import terms as mixture_terms
 from pyrodvae.once import Once
 from pyrodvae.program import Program, local_parameters
 from pyrodvae.rollout import Rollout
@@ -100,7 +102,12 @@ def density(trace: poutine.Trace, site: str) -> Any:
 def terms(
     model: DVAE, guide: Guide, x: Tensor, lengths: Tensor | None = None, v: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """One draw of (log p(x | z), KL(q ‖ p) along the path), each (B,), in nats."""
+    """One draw of (log p(x | z), KL(q ‖ p) along the path), each (B,), in nats.
+
+    Of a mixture of audio and video they are the two parts of its own objective.
+    """
+    if isinstance(model, AVMixture):
+        return mixture_terms(model, guide, x, lengths, v)
     q, p = traces(model, guide, x, lengths, v)
     log_p = density(p, "x").log_prob(x)
     kl = [kl_divergence(density(q, name), density(p, name)) for name in latents(q)]

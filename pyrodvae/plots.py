@@ -11,6 +11,8 @@ from typing import Any
 from pyrodvae.results import Cost
 from pyrodvae.whole import save
 
+CHOICE = "heard alone: p(α = 1 | x)"
+"""Title of the panel for what a mixture of audio and video made of every frame."""
 REPORTED = {"log_joint": "log joint in nats", "accept": "acceptance", "elbo": "evidence bound in nats"}
 """Titles of the panels for what engines report, by the names of its traces."""
 
@@ -25,9 +27,34 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
-def _save(figure: Any, path: str | Path) -> None:
+PICTURES = (".png", ".svg")
+
+
+def check_picture(path: str | Path, endings: Sequence[str] = PICTURES) -> None:
+    """Raise a ValueError unless a file of this name can be drawn: before there is anything to draw."""
+    if Path(path).suffix.lower() not in endings:
+        raise ValueError(f"'{path}' says not what to draw: end it in {' or '.join(endings)}.")
+    check_folder(path)
+
+
+def check_folder(path: str | Path) -> None:
+    """Raise a ValueError unless the folder of a file is there, and the file is none itself."""
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder: give the name of a file.")
+    if not Path(path).parent.is_dir():
+        raise ValueError(f"{path} cannot be written: its folder does not exist.")
+
+
+def save_picture(figure: Any, path: str | Path) -> None:
+    """Write a figure in one step, in the format that the file's name asks for.
+
+    Raises:
+        ValueError: it asks for none of :data:`PICTURES`, or its folder does not exist.
+        NotWritten: it cannot be written.
+    """
+    check_picture(path)
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
+    figure.savefig(picture, format=Path(path).suffix[1:].lower(), dpi=110)
     save(Path(path), picture.getvalue())
 
 
@@ -46,13 +73,14 @@ def plot_history(history: list[dict[str, float]], path: Path) -> None:
     weight.plot(epochs, [row["beta"] for row in history], "k:", label="weight of the KL")
     weight.set(ylabel="β", ylim=(0, 1.05 * max(row["beta"] for row in history) + 1e-9))
     right.legend()
-    _save(figure, path)
+    save_picture(figure, path)
 
 
 def plot_enhanced(result: Any, path: str | Path | None = None) -> Any:
     """What enhancement found, and how: a figure of panels, of the first channel.
 
-    Input, speech, noise and posterior deviation as spectrograms (dB), waveforms, the objective, and what
+    Input, speech, noise and posterior deviation as spectrograms (dB), waveforms, of a mixture of audio and
+    video which frames were heard alone, the objective, and what
     the engine reported in each iteration (the mean over sequences, a line for each chain): log joint,
     acceptance, evidence bound. The iterations on grey enter the estimate.
     """
@@ -68,7 +96,7 @@ def plot_enhanced(result: Any, path: str | Path | None = None) -> Any:
     for name in [name for name in REPORTED if name in diagnostics.names]:
         trace = diagnostics.trace(name)
         traces[REPORTED[name]] = trace.mean(-1) if trace.ndim == 3 else trace
-    titles = [*spectra, "waveform", *traces]
+    titles = [*spectra, "waveform", *([CHOICE] if result.responsibility is not None else []), *traces]
     titles += [titles[-1]] * (len(titles) % 2)  # the last of an odd number is wide
     figure = new_figure(11, 1.3 * len(titles))
     axes = figure.subplot_mosaic([titles[i : i + 2] for i in range(0, len(titles), 2)])
@@ -83,6 +111,10 @@ def plot_enhanced(result: Any, path: str | Path | None = None) -> Any:
     axes["waveform"].plot(time, speech, linewidth=0.4, label="speech")
     axes["waveform"].set(xlabel="seconds")
     axes["waveform"].legend(loc="upper right")
+    if CHOICE in axes:
+        p = result.responsibility[0].cpu()
+        axes[CHOICE].plot([seconds * (t + 0.5) / len(p) for t in range(len(p))], p, linewidth=0.8)
+        axes[CHOICE].set(xlabel="seconds", ylim=(-0.05, 1.05), xlim=(0, seconds))
     last = diagnostics.records[-1]
     length = len(last.objective)
     for title, trace in traces.items():
@@ -92,7 +124,7 @@ def plot_enhanced(result: Any, path: str | Path | None = None) -> Any:
     for title, axis in axes.items():
         axis.set_title(title)
     if path is not None:
-        figure.savefig(path, dpi=110)
+        save_picture(figure, path)
     return figure
 
 
@@ -108,7 +140,7 @@ def plot_costs(costs: Sequence[Cost], metric: str, path: str | Path) -> Any:
     axis.set(xlabel="seconds of computing per second of sound", ylabel=f"{metric} improvement")
     axis.margins(0.15)
     axis.grid(alpha=0.3)
-    _save(figure, path)
+    save_picture(figure, path)
     return figure
 
 
@@ -120,7 +152,7 @@ def plot_spectrogram(s: Any, seconds: float, title: str, path: str | Path) -> No
     image = spectrogram(axis, magnitude, seconds, float(decibel(magnitude).max()))
     axis.set_title(title)
     figure.colorbar(image, label="dB")
-    _save(figure, path)
+    save_picture(figure, path)
 
 
 def decibel(magnitude: Any) -> Any:

@@ -142,6 +142,9 @@ class Posterior:
         warnings: what went wrong, and what was done about it, in sentences.
         state: where EM stood at the end, to go on from.
         approximation: what stood in for speech that the model wanted to read, in a sentence; "" for nothing.
+        factors: W (B, F, K) and H (B, K, T) of the noise at the end, see :class:`~pyrodvae.noise.NMFNoise`.
+        responsibility: of a mixture of audio and video, p(α_t = 1 | x), that a frame is heard alone, (B, T),
+            the mean over the averaged iterations; else None.
     """
 
     mean: Tensor
@@ -154,6 +157,8 @@ class Posterior:
     warnings: tuple[str, ...] = ()
     state: Any = None
     approximation: str = ""
+    factors: tuple[Tensor, Tensor] | None = None
+    responsibility: Tensor | None = None
 
     def draw(self, x: Tensor) -> Tensor:
         """Draws of s, one for each last draw of z: (S, B, T, F), complex.

@@ -35,6 +35,14 @@ class Program(PyroModule, metaclass=_AbstractPyroModule):  # type: ignore[metacl
             return super().__getattr__(name)
         return module
 
+    def _pyro_set_supermodule(self, name: str, context: Any) -> None:
+        # Pyro refuses a program whose parts have already run. Ours may: they have no sites of their own
+        # among their attributes, and one model serves in several others, such as a mixture's in noise.
+        self._pyro_name, self._pyro_context = name, context
+        for part, module in self._modules.items():
+            if isinstance(module, PyroModule):
+                module._pyro_set_supermodule(f"{name}.{part}", context)
+
 
 def local_parameters() -> AbstractContextManager[None]:
     """A context in which parameters stay in their modules, and no global store is touched."""

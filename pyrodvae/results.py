@@ -55,13 +55,7 @@ class Results:
         improved least. Where there are several systems, a last table sets what each gains in the first
         metric against its time.
         """
-        lines = [("system", "snr", "metric", "files", "input", "output", "improvement", "worst")]
-        snrs = sorted({row["snr"] for row in self.rows}, key=lambda snr: float(snr or 0))
-        for system in self.systems:
-            for snr in [*snrs, *(["all"] if len(snrs) > 1 else [])]:
-                rows = [r for r in self._of(system) if snr in (r["snr"], "all")]
-                lines += [(system, snr, name, *_summary(rows, name)) for name in self.metrics if rows]
-        text = aligned(lines)
+        text = aligned(self.summary())
         missing = Counter(why for row in self.rows for why in row["reasons"].split(" | ") if why)
         notes = [f"not in the means, {count} times: {why}" for why, count in missing.items()]
         costs = self.costs()
@@ -75,12 +69,23 @@ class Results:
             against.append((c.system, gain, _number(c.worst, name, "+"), f"{c.seconds:.3f}"))
         return "\n".join([*text, *notes, "", *aligned(against)])
 
-    def costs(self) -> list[Cost]:
-        """What each system gains in the first metric, and its time, over all ratios."""
+    def summary(self) -> list[tuple[str, ...]]:
+        """The first table: a heading, and a line for each system, ratio and metric."""
+        head = ("system", "snr", "metric", "files", "input", "output", "improvement", "worst")
+        lines: list[tuple[str, ...]] = [head]
+        snrs = sorted({row["snr"] for row in self.rows}, key=lambda snr: float(snr or 0))
+        for system in self.systems:
+            for snr in [*snrs, *(["all"] if len(snrs) > 1 else [])]:
+                rows = [r for r in self._of(system) if snr in (r["snr"], "all")]
+                lines += [(system, snr, name, *_summary(rows, name)) for name in self.metrics if rows]
+        return lines
+
+    def costs(self, name: str | None = None) -> list[Cost]:
+        """What each system gains in a metric (the first), and its time, over all ratios."""
         found = []
         for system in self.systems:
             rows = self._of(system)
-            _, _, gains = _runs(rows, self.metrics[0])
+            _, _, gains = _runs(rows, name or self.metrics[0])
             seconds = fmean(float(row["rtf"]) for row in rows)
             found.append(Cost(system, *_mean(gains), min(gains.values(), default=math.nan), seconds))
         return found

@@ -24,20 +24,20 @@ Conditional = Callable[[Tensor, Tensor | None, Any], Step]
 def select_frames(d: TorchDistribution, frames: slice) -> TorchDistribution:
     """The conditionals of some frames: the same family, its parameters cut along the frame axis."""
     axis = len(d.batch_shape) - 1
-    return _rebuild([d], lambda p: p[0][(slice(None),) * axis + (frames,)])
+    return rebuild([d], lambda p: p[0][(slice(None),) * axis + (frames,)])
 
 
 def join_frames(conditionals: list[TorchDistribution]) -> TorchDistribution:
     """Conditionals of consecutive windows as one: parameters joined along the frame axis."""
     axis = len(conditionals[0].batch_shape) - 1
-    return _rebuild(conditionals, lambda p: torch.cat(p, axis))
+    return rebuild(conditionals, lambda p: torch.cat(p, axis))
 
 
-def _rebuild(ds: list[Any], how: Callable[[list[Tensor]], Tensor]) -> Any:
-    """One distribution whose every parameter is ``how([the parameter of each])``."""
+def rebuild(ds: list[Any], how: Callable[[list[Tensor]], Tensor]) -> Any:
+    """One distribution, of the family of all, whose every parameter is ``how([the parameter of each])``."""
     d = ds[0]
     if isinstance(d, Independent):
-        base = _rebuild([e.base_dist for e in ds], how)
+        base = rebuild([e.base_dist for e in ds], how)
         return type(d)(base, d.reinterpreted_batch_ndims, validate_args=False)
     # Normal lists loc and scale, Bernoulli probs and logits, of which one is computed when asked
     # for: take what it was made of, the first of those.
@@ -113,6 +113,7 @@ class Rollout(TorchDistribution):
         self._conditionals: TorchDistribution | None = None
         self._with_grad = False
         self._drawn: tuple[Tensor, TorchDistribution] | None = None
+        self._ahead: Tensor | None = None
         super().__init__(Size(batch_shape), Size((frames, len(start))), validate_args=False)
 
     def expand(self, batch_shape: Shape, _instance: None = None) -> Rollout:
@@ -134,6 +135,9 @@ class Rollout(TorchDistribution):
 
     def rsample(self, sample_shape: Shape = ()) -> Tensor:
         """A path (S, B, T, D), with gradients to all that the conditionals depend on."""
+        if self._ahead is not None and not sample_shape:
+            ahead, self._ahead = self._ahead, None
+            return ahead
         shape = (*sample_shape, *self.batch_shape)
         frames = self.event_shape[0]
         context = self._context(shape)
@@ -158,6 +162,11 @@ class Rollout(TorchDistribution):
         self._drawn = (self._path, self._conditionals)
         self._memo_is_due, self._with_grad = True, torch.is_grad_enabled()
         return self._path
+
+    def draw_ahead(self) -> TorchDistribution:
+        """Draw the path that the next :meth:`rsample` returns, and give its conditionals, batch (B, T)."""
+        self._ahead = self.rsample()
+        return self.along(self._ahead)
 
     def along(self, path: Tensor) -> TorchDistribution:
         """Every conditional :math:`p(z_t | z_{<t})` given the path (S, B, T, D); batch (S, B, T)."""

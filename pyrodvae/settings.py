@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -15,9 +16,11 @@ SEEDS = 2**31
 def apply(assignments: Sequence[str], *settings: Any) -> list[Any]:
     """Dataclasses with the fields replaced that ``key=value`` texts name.
 
-    ::
-
-        config, engine = apply(["iterations=50", "step_size=0.05"], EnhanceConfig(), Langevin())
+    >>> from pyrodvae import EnhanceConfig
+    >>> from pyrodvae.engines import Langevin
+    >>> config, engine = apply(["iterations=50", "step_size=0.05"], EnhanceConfig(), Langevin())
+    >>> config.iterations, engine.step_size
+    (50, 0.05)
 
     A key is set in every dataclass that has a field of that name; a value is read as the field's type,
     one of int, float, bool, str and Literal.
@@ -43,6 +46,19 @@ def apply(assignments: Sequence[str], *settings: Any) -> list[Any]:
             values[i][key] = read(key, text, types(settings_[i])[key])
     # At once: what fits together may not fit one by one.
     return [replace(one, **values[i]) for i, one in enumerate(settings_)]
+
+
+def keywords(kind: type, assignments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The ``key=value`` texts that name keyword-only arguments of a constructor, read; and the other texts.
+
+    Raises:
+        ValueError: a value of another type.
+    """
+    parameters = inspect.signature(kind, eval_str=True).parameters.values()
+    own = {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "data"}
+    parts = [(text, *(part.strip() for part in text.partition("=")[::2])) for text in assignments]
+    given = {key: read(key, value, own[key]) for _, key, value in parts if key in own}
+    return given, [text for text, key, _ in parts if key not in own]
 
 
 def types(settings: Any) -> dict[str, Any]:
@@ -74,6 +90,8 @@ def read(key: str, text: str, kind: Any) -> Any:
         wanted = "true or false"
     elif kind is str:
         return text
+    elif get_origin(kind) is Sequence:
+        return [read(key, part, *get_args(kind)) for part in text.split(",")]
     elif kind in (int, float):
         wanted = "a whole number" if kind is int else "a finite number"
         try:

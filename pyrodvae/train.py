@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from pyrodvae.av_data import AVCrops, Recording, load_av
 from pyrodvae.data import Corpus, Crops, load, scan
 from pyrodvae.dvae import DVAE
 from pyrodvae.guide import Guide
+from pyrodvae.guides import PAPER
 from pyrodvae.models import MODELS, is_given_video
 from pyrodvae.nets import frame_mask
 from pyrodvae.objective import Batch
@@ -39,9 +41,11 @@ def train(
     split: str | None = "train",
     guide: str = "paper",
     config: TrainConfig | None = None,
+    settings: Mapping[str, Any] | None = None,
     resume: bool = False,
     device: str = "cpu",
     log: Progress = lambda text: None,
+    show: bool = True,
 ) -> Trainer:
     """Train a model on a folder of speech and leave a run in ``out``.
 
@@ -53,9 +57,11 @@ def train(
             set aside.
         manifest, split: select recordings by a manifest; its split ``val`` then validates.
         config: the settings.
+        settings: of the model's own, keywords of its constructor: ``{"atoms": 64}``.
         resume: go on from the checkpoint in ``out``.
         device: for example ``"cuda"``.
         log: called with each line of progress.
+        show: whether a bar shows how far an epoch is.
 
     Raises:
         AudioError, WeightsError, TrainingError, ValueError: as sentences.
@@ -70,11 +76,15 @@ def train(
             "pyrodvae.sequences.fit (see docs/sequences.md)."
         )
     sizes: dict[str, Any] = {"observed": stft.bins, "latent": config.latent, "hidden": config.hidden}
+    sizes |= settings or {}
     of_guide: dict[str, Any] = {"hidden": config.hidden}
     seeing = model in MODELS and is_given_video(model)
     if seeing:
-        sizes |= {"video": config.side**2, "reader": config.reader}
-        of_guide |= {"reader": config.reader}
+        sizes["video"] = config.side**2
+        if "reader" in signature(MODELS[model]).parameters:  # that of a V-VAE looks at no lips
+            sizes["reader"] = config.reader
+        if "reader" in signature(PAPER[MODELS[model]][0]).parameters:  # else it reads as the model does
+            of_guide["reader"] = config.reader
     torch.manual_seed(config.seed)
     m, g = make_pair(model, sizes, guide, of_guide)
     card = base_card(model, m, guide, g, stft)
@@ -109,7 +119,7 @@ def train(
     if resume:
         trainer.resume(out / CHECKPOINT)
     card["training"] = {**asdict(config), "minutes": round(minutes, 1), "recordings": len(speech.train)}
-    write_run(trainer, out, card, speech.corpus, log)
+    write_run(trainer, out, card, speech.corpus, log, show)
     return trainer
 
 
@@ -204,12 +214,14 @@ def fit_statistics(model: DVAE, guide: Guide, crops: Crops | AVCrops, seed: int)
     guide.fit_statistics(x, v)
 
 
-def write_run(trainer: Trainer, out: Path, card: dict[str, Any], corpus: Corpus, log: Progress) -> None:
+def write_run(
+    trainer: Trainer, out: Path, card: dict[str, Any], corpus: Corpus, log: Progress, show: bool = True
+) -> None:
     """Train to the end, and write the run after every epoch: the weights of the best, not the last."""
     from pyrodvae.plots import plot_history
 
     while not trainer.finished():
-        row = trainer.run_epoch()
+        row = trainer.run_epoch(show)
         log("  ".join(f"{k} {v:.4g}" for k, v in row.items()))
         if trainer.best[1] == trainer.epoch - 1:
             card["validation"] = {k: round(v, 3) for k, v in row.items()}

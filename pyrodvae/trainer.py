@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from pyrodvae.av_mixture import AVMixture
 from pyrodvae.dvae import DVAE
 from pyrodvae.guide import Guide
 from pyrodvae.lips import Reader
+from pyrodvae.mixture_objective import loss as mixture_loss
 from pyrodvae.models.srnn import SRNN
 from pyrodvae.objective import Batch, KLWeight, Prior, arguments, elbo, find_nan, terms
 from pyrodvae.once import Once
@@ -198,11 +200,7 @@ class Trainer:
         x, lengths, v = on(self.device, batch)
         frames = x.shape[0] * x.shape[1] if lengths is None else int(lengths.sum())
         self.optimiser.zero_grad()
-        with local_parameters(), KLWeight(beta), Once():
-            loss = self.loss(*arguments(x, lengths, v)) / frames
-            if self.prior_share:
-                of_prior = self.prior_loss(*arguments(x, lengths, v)) / frames
-                loss = torch.lerp(loss, of_prior, self.prior_share)
+        loss = self._loss(x, lengths, v, beta) / frames
         loss.backward()
         value = float(loss.detach())
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
@@ -214,6 +212,15 @@ class Trainer:
         self.optimiser.step()
         self.schedule.step()
         return value
+
+    def _loss(self, x: Tensor, lengths: Tensor | None, v: Tensor | None, beta: float) -> Tensor:
+        """The objective on a batch, in nats."""
+        share = self.prior_share
+        with local_parameters(), KLWeight(beta), Once():
+            if isinstance(self.model, AVMixture):
+                return mixture_loss(self.model, self.guide, x, lengths, v, beta=beta, prior_share=share)
+            loss: Tensor = self.loss(*arguments(x, lengths, v))
+            return torch.lerp(loss, self.prior_loss(*arguments(x, lengths, v)), share) if share else loss
 
     def run_epoch(self, show: bool = True) -> dict[str, float]:
         """Train one epoch and validate; returns the row of the history."""

@@ -44,6 +44,11 @@ def pairs(folder: Path, limit: int | None = None) -> list[Trial]:
         AudioError: one of the two is missing, or both are empty.
     """
     clean, noisy = folder / "clean", folder / "noisy"
+    for side in (clean, noisy):
+        if not side.is_dir():
+            raise AudioError(
+                f"{side} is not a folder: pairs are clean/ and noisy/, with equal names in them."
+            )
     names = sorted({p.relative_to(side) for side in (clean, noisy) for p in audio_files(side)})
     if not names:
         raise AudioError(f"There is no recording in {clean} and {noisy}.")
@@ -128,6 +133,17 @@ def mix(speech: Path, noise: Path, place: float, snr: float) -> tuple[Array, Arr
         raise AudioError(f"{noise} is silent where {speech} would be mixed in.")
     ratio = float(np.sum(s**2, dtype=np.float64)) / level
     return s, s + n * np.float32(math.sqrt(ratio / 10 ** (snr / 10)))
+
+
+def split_of(manifest: Path | None, split: str | None, default: str) -> str:
+    """Which split of a manifest is meant.
+
+    Raises:
+        ValueError: one is named and there is no manifest.
+    """
+    if split and not manifest:
+        raise ValueError("--split needs the --manifest that names the splits.")
+    return split or default
 
 
 def select(folder: Path, manifest: Path | None = None, split: str | None = None) -> list[Path]:

@@ -35,7 +35,7 @@ def pictures(path: PathLike, warnings: list[str]) -> Iterator[tuple[float, Pictu
     """Yield (seconds, grey picture) of a video file in order; at the end, say what could not be read.
 
     Raises:
-        VideoError: as :func:`read_video`.
+        VideoError: as :func:`~pyrodvae.video.read_video`.
     """
     with _opened(path) as container:
         stream = next((s for s in container.streams.video if not _is_cover(s)), None)

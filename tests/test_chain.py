@@ -11,7 +11,20 @@ from chains import SCENES, off, start
 from torch import Tensor
 from toys import mixture
 
-from pyrodvae.engines import MALA, MH, PEEM, VEM, BatchedHMC, Chain, Encoder, Engine, Langevin
+from pyrodvae.em import em
+from pyrodvae.engines import (
+    HMC,
+    MALA,
+    MH,
+    PEEM,
+    VEM,
+    BatchedHMC,
+    Chain,
+    Encoder,
+    Engine,
+    EngineKernel,
+    Langevin,
+)
 from pyrodvae.potential import Target
 
 
@@ -127,6 +140,21 @@ def test_the_last_engine_decides_what_is_drawn() -> None:
     assert ended.std(0).max() < 0.1 * scene.covariance.diag().sqrt().min()
 
 
+def test_other_draws_leave_the_stage_and_what_was_learned() -> None:
+    model, guide, x, z = mixture("dkf")
+    target = Target(model, guide, (x,), reach=model.reach)
+    engine = Chain((Langevin(), MALA()), (1, 5))
+    state = engine.init(target, z)
+    for _ in range(4):
+        state, _ = engine.step(target, state)
+    moved = engine.moved(target, state, z)
+    assert moved.stage == state.stage == 1
+    assert torch.equal(moved.z, z)
+    assert torch.equal(moved.inner.log_step, state.inner.log_step)
+    assert moved.inner.moves == state.inner.moves == 3
+    assert engine.init(target, z).stage == 0  # the control: a new start would begin again
+
+
 # Plans
 
 
@@ -176,6 +204,25 @@ def test_lengths_that_are_given_stay_but_the_last_is_the_rest() -> None:
     assert chain.lengths == (3, 4)
 
 
+def test_warm_up_ends_before_the_draws_that_count() -> None:
+    chain = Chain((Langevin(), MALA()), (20, 40)).planned(60)
+    assert chain.burn_in == 30
+    assert HMC().planned(40).warmup == 10
+    assert MH(steps=10).planned(40).burn_in == 10
+    assert Chain((Langevin(), MALA())).burn_in > 30  # the control: unplanned, it knows only its own
+
+
+def test_nothing_settles_during_burn_in() -> None:
+    """A tolerance that is met at once stops only after the engine has settled."""
+
+    def iterations(engine: Engine) -> int:
+        model, guide, x, z = mixture()
+        return len(em(model, guide, x, engine, z, iterations=60, tolerance=1e9).objective)
+
+    assert iterations(Langevin()) == 40  # at 20, and then their share
+    assert iterations(Chain((Langevin(), MALA(warmup=4)), (2, 58))) == 52
+
+
 def test_a_planned_chain_keeps_to_its_plan() -> None:
     engines = (Add(1), Add(10), Add(100))
     assert values(Chain(engines).planned(6), 6) == [1, 2, 12, 22, 122, 222]
@@ -200,3 +247,9 @@ def test_chains_that_cannot_run_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=rf"Chain.* cannot run: .*{why}"):
         Chain(engines, lengths)
+
+
+def test_a_chain_is_no_kernel() -> None:
+    model, _, _, _ = mixture()
+    with pytest.raises(ValueError, match="not a Chain"):
+        EngineKernel(Chain((Langevin(), MALA())), model)

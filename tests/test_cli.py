@@ -22,7 +22,7 @@ import pyrodvae
 from pyrodvae import examples
 from pyrodvae.audio import info, read_audio
 from pyrodvae.audio_writer import write_audio
-from pyrodvae.cli import main, make_parser, parse
+from pyrodvae.cli import main, parse
 from pyrodvae.commands import configured, one_thread
 from pyrodvae.engines import ENGINES, MALA, Chain, Langevin
 from pyrodvae.enhance import EnhanceConfig, enhance
@@ -416,10 +416,11 @@ def test_an_interrupted_run_leaves_what_is_whole(here: Path, call, run: Path, mo
 def test_help_says_what_and_how(command: str, capsys) -> None:
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    example = re.search(r"example: (pyrodvae .*)$", text)
-    assert example
-    make_parser().parse_args(example[1].split()[1:])  # the example can be read
+    examples = capsys.readouterr().out.split("examples:\n")[1].splitlines()
+    assert examples
+    for example in examples:
+        assert example.startswith(f"  pyrodvae {command}")
+        parse(example.partition(">")[0].split()[1:])  # it can be read
 
 
 def test_resynthesize_the_packaged_example(here: Path, call, run: Path) -> None:
@@ -440,6 +441,12 @@ def test_generate(here: Path, call, run: Path) -> None:
     assert a == b != c
     status, _, err = call("generate", run, "-o", "d.wav", "--seed", "-1")
     assert (status, err) == (1, "pyrodvae: error: A seed is a whole number from 0 to 2147483647, not -1.")
+    for options, sentence in (
+        (["-o", "d.wav", "--seconds", "1e9"], "--seconds takes at most 600, not 1e+09"),
+        (["-o", "d.wav", "--plot", "d.xyz"], "'d.xyz' says not what to draw: end it in .png or .svg."),
+        (["-o", "no/d.wav"], "no/d.wav cannot be written: its folder does not exist."),
+    ):
+        assert call("generate", run, *options)[2].startswith(f"pyrodvae: error: {sentence}")
     status, _, err = call("generate", run, "-o", "d.wav", "--seconds", "0")
     assert (status, err) == (1, "pyrodvae: error: The length has to be at least 0.064 seconds, not 0.0.")
 
@@ -470,16 +477,17 @@ def test_list(call) -> None:
     for what, table in (("models", MODELS), ("guides", GUIDES), ("engines", ENGINES)):
         status, out, err = call("list", what)
         assert (status, err) == (0, "")
-        assert out.startswith(f"{what}:\n")
+        assert out.startswith(f"{what}: ")
         assert out in everything
         assert re.findall(r"^  ([a-z-]+) ", out, re.M) == list(table)
-    assert all(f"--set {describe(kind())}\n" in everything for kind in ENGINES.values())
-    assert "--set learning_rate=" in everything
+    told = [f"--set {text}\n" for text in (describe(kind()) for kind in ENGINES.values()) if text]
+    assert all(text in everything for text in told)
+    assert everything.count("--set ") == len(told)  # and no line without settings
 
 
 def test_list_matrix(call, monkeypatch) -> None:
     """The table that is tested elsewhere, of a few keys here."""
-    monkeypatch.setattr("pyrodvae.commands.try_all", lambda: try_all(["vae", "kalman"], ["langevin"]))
+    monkeypatch.setattr("pyrodvae.listing.try_all", lambda: try_all(["vae", "kalman"], ["langevin"]))
     status, out, err = call("list", "matrix")
     assert (status, err) == (0, "")
     assert re.fullmatch(r" +langevin\nvae +works\nkalman +\[1\]\n\[1\] Kalman [^\n]+\.\n", out)
@@ -534,7 +542,9 @@ def test_evaluate_pairs_and_resynthesis(corpus: Path, call, run: Path) -> None:
         ([], "Give the recordings: --pairs DIR, --speech DIR --noise DIR, or --speech DIR alone."),
         (["--noise", "noise"], "Give the recordings"),
         (["--pairs", "speech", "--speech", "speech"], "--pairs stands alone"),
-        (["--pairs", "speech"], "speech/clean is not a folder."),
+        (["--pairs", "speech"], "speech/clean is not a folder: pairs are clean/ and noisy/"),
+        (["--speech", "speech", "--snr", "5"], "--snr and --pair-rule are for mixtures: give"),
+        (["--speech", "speech", "--out", "speech"], "speech is a folder: give the name of a file."),
         (["--speech", "no"], "no is not a folder."),
         (["--speech", "speech", "--noise", "no"], "no is not a folder."),
         (["--speech", "speech", "--split", "test"], "--split needs the --manifest"),
@@ -548,6 +558,14 @@ def test_evaluate_pairs_and_resynthesis(corpus: Path, call, run: Path) -> None:
         (["--speech", "speech", "--set", "no=1"], "No setting is called 'no'"),
         (["--speech", "speech", "--plot", "c.png"], "--plot shows what enhancement gains: give --pairs"),
         (["--pairs", "speech", "--plot", "no/c.png"], "no/c.png cannot be written: its folder does not"),
+        (["--pairs", "speech", "--plot", "c.xyz"], "'c.xyz' says not what to draw: end it in .png or .svg."),
+        (
+            ["--speech", "speech", "--noise", "noise", "--engine", "mh", "mh"],
+            "The system 'mh' is there twice: measure it once.",
+        ),
+        (["--speech", "speech", "--seed", "1", "1"], "The seed 1 is there twice"),
+        (["--speech", "speech", "--metrics", "estoi", "estoi"], "The metric 'estoi' is there twice"),
+        (["--speech", "speech", "--noise", "noise", "--snr", "5", "5"], "The recording '"),
         (["--speech", "speech", "--limit", "0"], "The limit must be at least 1, not 0."),
         (
             ["--speech", "speech", "--seed", "1", "-7"],
@@ -555,7 +573,7 @@ def test_evaluate_pairs_and_resynthesis(corpus: Path, call, run: Path) -> None:
         ),
         (
             ["--speech", "speech", "--out", "no/r.csv"],
-            "no/r.csv cannot be written: No such file or directory.",
+            "no/r.csv cannot be written: its folder does not exist.",
         ),
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,14 +12,16 @@ from small_runs import save_small_run, sound
 from torch import Tensor
 
 from pyrodvae.diagnostics import (
+    LEAST_BFMI,
     LEAST_ESS,
     MOST_R_HAT,
     Diagnostics,
     Record,
+    e_bfmi,
     effective_sample_size,
     split_r_hat,
 )
-from pyrodvae.engines import MALA, VEM, Langevin
+from pyrodvae.engines import MALA, VEM, BatchedHMC, Langevin
 from pyrodvae.enhance import EnhanceConfig, enhance
 from pyrodvae.weights import Run, load_run
 
@@ -80,6 +84,48 @@ def test_r_hat_sees_chains_that_disagree_and_drift(chains: int) -> None:
         shifted = trace + torch.arange(chains)[:, None]
         assert (split_r_hat(shifted) > 1.3).all()
         assert (effective_sample_size(shifted) < 20).all()
+
+
+class Density:
+    """What a kernel asks of a target, of a density that is a function."""
+
+    guide, reach = None, None
+
+    def __init__(self, log_joint: Callable[[Tensor], Tensor]) -> None:
+        self.log_joint = log_joint
+
+    def gradient(self, z: Tensor, density: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        z = z.detach().requires_grad_()
+        found = density(z)
+        return found.detach(), torch.autograd.grad(found.sum(), z)[0]
+
+
+@pytest.mark.parametrize(
+    ("log_density", "fine"),
+    [(lambda z: -0.5 * z.square().sum((-1, -2)), True), (lambda z: -z.square().log1p().sum((-1, -2)), False)],
+)
+def test_energies_tell_heavy_tails(log_density: Callable[[Tensor], Tensor], fine: bool) -> None:
+    """Hamiltonian moves on Gaussians cover all energies at once, and on Cauchys (the control) do not."""
+    torch.manual_seed(0)
+    target: Any = Density(log_density)
+    engine = BatchedHMC(warmup=100, leapfrogs=10)
+    state, energies = engine.init(target, torch.randn(4, 2, 5, 1, dtype=torch.double)), []
+    for i in range(500):
+        state, info = engine.step(target, state)
+        if i >= 100:
+            energies.append(info["energy"])
+    energy = torch.stack(energies)
+    assert energy.shape == (400, 4, 2)
+    assert ((e_bfmi(energy) > 2 * LEAST_BFMI) == fine).all()
+
+
+def test_e_bfmi_of_correlated_energies() -> None:
+    """2 (1 − ρ) of the worst chain; a constant has none."""
+    energy = autoregressive(0.9, chains=2, batch=2)
+    energy[:, 0] = autoregressive(0.0, chains=1, batch=2)[:, 0]
+    energy[:, :, 1] = 3
+    assert e_bfmi(energy).tolist() == pytest.approx([0.2, 0], abs=0.06)
+    assert e_bfmi(energy[:3]).isnan().all()
 
 
 def test_single_precision_far_from_zero_is_enough() -> None:
@@ -158,11 +204,37 @@ def test_bad_chains_are_told_in_a_sentence(change, sentence: str) -> None:
 
 def test_other_warnings() -> None:
     trace = autoregressive(0.2)
-    assert Diagnostics((record(3, log_joint=trace),)).warnings() == [
-        "Mixing cannot be judged from 3 iterations: 4 have to enter the estimate."
-    ]
+    short = Diagnostics((record(3, log_joint=trace),))
+    assert short.warnings() == []
+    assert short.unjudged() == ["Mixing cannot be judged from 3 iterations: 4 have to enter the estimate."]
     low = Diagnostics((record(rate=0.01, log_joint=trace),))
     assert low.warnings() == ["A chain accepts 1.0% of its moves: try a smaller step."]
+
+
+def test_energies_are_told() -> None:
+    """Unless chains are still under way: then energies drift, and that is told already."""
+    trace, slow = autoregressive(0.2), autoregressive(0.95)
+    bad = Diagnostics((record(log_joint=trace, energy=slow),))
+    (sentence,) = bad.warnings()
+    assert sentence.startswith("Moves hardly change the energy (E-BFMI is 0.")
+    assert "\nenergy: E-BFMI 0." in bad.summary()
+    assert Diagnostics((record(log_joint=trace, energy=trace),)).warnings() == []
+    drifting = Diagnostics((record(log_joint=trace + torch.arange(S)[:, None], energy=slow),))
+    assert not any("energy" in warning for warning in drifting.warnings())
+
+
+def test_one_chain_is_not_judged_but_watched() -> None:
+    """That its halves differ is no complaint; that it is stuck is one."""
+    trace = autoregressive(0.99, chains=1)
+    one = Diagnostics((record(100, log_joint=trace),))
+    assert (one.r_hat("log_joint") > MOST_R_HAT).any()
+    assert one.warnings() == []
+    assert one.summary().endswith("cannot be judged from one chain: compare several (chains=4).")
+    assert "1 chain, ESS" in one.summary()
+    assert "never moved" in Diagnostics((record(100, log_joint=0 * trace),)).warnings()[0]
+    several = Diagnostics((record(100, log_joint=autoregressive(0.99)),))
+    assert several.unjudged() == []
+    assert several.warnings() != []  # the control
 
 
 def test_windows_of_different_lengths_stand_side_by_side() -> None:

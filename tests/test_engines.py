@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from linear import run
@@ -63,3 +68,16 @@ def test_langevin_says_how_likely_its_draws_were() -> None:
 def test_settings_that_cannot_run_are_refused(engine: type, setting: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="cannot run"):
         engine(**setting)
+
+
+@pytest.mark.parametrize("key", ENGINES)
+def test_every_number_is_finite_bounded_and_whole_where_it_counts(key: str) -> None:
+    kind: Any = ENGINES[key]
+    for field in fields(kind):
+        if type(field.default) not in (int, float):
+            continue
+        wrong = [math.nan, math.inf, -math.inf, 1e30, True, "1"]
+        for value in wrong + [1.5] * (type(field.default) is int):
+            with pytest.raises(ValueError, match=f"cannot run: {field.name} must be"):
+                kind(**{field.name: value})
+        assert kind(**{field.name: np.asarray(field.default)[()]}) == kind()  # the control, from NumPy too

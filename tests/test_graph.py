@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from argparse import Namespace
 from pathlib import Path
 
 import networkx as nx
@@ -14,8 +13,8 @@ import torch
 from pyro.infer.inspect import get_model_relations
 from toys import EVERY, make
 
+from pyrodvae.cli import main
 from pyrodvae.graph import Graph, certificate, graph_of, posterior, trace_graph
-from pyrodvae.graph_command import run_graph
 from pyrodvae.models import MODELS
 from pyrodvae.program import local_parameters
 
@@ -430,21 +429,21 @@ def test_frames_of_one_group_share_no_term() -> None:
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_graph(Namespace(model="storn", guide="paper", frames=4, cost=False, out=None)) == 0
+    assert main(["graph", "storn", "--frames", "4"]) == 0
     out = capsys.readouterr().out
     assert "q(z_{1:T} | x_{1:T}) = ∏_t q(z_t | z_{<t}, x_{1:T})" in out
     assert "B(z_t) = {z_{<t}, z_{>t}, x_{1:T}}" in out
     assert "paper: STORNGuide is simplified: q(z_t | x_{1:t}) misses z_{<t} and x_{>t}." in out
-    with pytest.raises(ValueError, match="too few"):
-        run_graph(Namespace(model="storn", guide="paper", frames=2, cost=False, out=None))
-    with pytest.raises(ValueError, match="No model is called"):
-        run_graph(Namespace(model="stern", guide="paper", frames=4, cost=False, out=None))
+    assert main(["graph", "storn", "--frames", "2"]) == 1
+    assert "too few" in capsys.readouterr().err
+    assert main(["graph", "stern"]) == 1
+    assert "'stern' is neither a model key (" in capsys.readouterr().err
 
 
 def test_the_page_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     page = (Path(__file__).parents[1] / "docs" / "graph.md").read_text().splitlines()
     for model in ("dsae", "storn"):
-        run_graph(Namespace(model=model, guide="paper", frames=5, cost=False, out=None))
+        main(["graph", model])
         shown = [f"    {line}" in page for line in capsys.readouterr().out.splitlines()]
         assert all(shown) == (model == "dsae")
     trail = Graph(LECTURE).open_trail("A", "J", "H")

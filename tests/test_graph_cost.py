@@ -363,8 +363,3 @@ def test_the_command_tells_what_the_paper_of_the_vrnn_left_out(tmp_path, capsys)
     assert gap["compliant"] == "0"
     assert float(gap["paper"]) > 1e-3
     assert out.read_bytes().startswith(b"\x89PNG")
-
-
-def test_costs_are_drawn_as_png_only(capsys) -> None:
-    assert main(["graph", "kalman", "--cost", "--frames", "3", "-o", "cost.svg"]) == 1
-    assert "drawn as a .png" in capsys.readouterr().err

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
-from argparse import Namespace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -179,15 +178,12 @@ def test_the_arrows_of_a_guide_are_its_verdict() -> None:
 
 def test_the_command_writes_what_the_name_says(tmp_path: Path) -> None:
     graph, verdict = judged("dkf")
-    options = Namespace(model="dkf", guide="paper", frames=5, out=str(tmp_path / "dkf.png"))
-    draw(options, graph, verdict)
+    draw(str(tmp_path / "dkf.png"), "dkf, guide paper", graph, verdict)
     pixels = imread(tmp_path / "dkf.png")
     assert pixels.shape[0] > 300
     assert pixels[..., :3].min() < 0.2 < 0.95 < pixels[..., :3].max()
-    draw(Namespace(**{**vars(options), "out": str(tmp_path / "dkf.html")}), graph, verdict)
+    draw(str(tmp_path / "dkf.html"), "dkf, guide paper", graph, verdict)
     assert "<title>dkf, guide paper</title>" in (tmp_path / "dkf.html").read_text("utf-8")
-    with pytest.raises(ValueError, match=r"not what to draw: end it in \.svg, \.png or \.html"):
-        draw(Namespace(**{**vars(options), "out": "dkf.txt"}), graph, verdict)
     with pytest.raises(ValueError, match=r"no name for a picture: end it in \.svg or \.png"):
         plot_graph(graph, "dkf.txt")
 

@@ -142,8 +142,8 @@ class Uncorrected(MALA):
     """The control that accepts everything."""
 
     def propose(self, score, z, at_z, step, M):
-        there, at_there, lost = super().propose(score, z, at_z, step, M)
-        return there, at_there, torch.full_like(lost, torch.inf)
+        there, at_there, lost, _ = super().propose(score, z, at_z, step, M)
+        return there, at_there, torch.full_like(lost, torch.inf), None
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class Deaf(MALA):
 
     def propose(self, score, z, at_z, step, M):
         there = torch.randn_like(z)
-        return there, score(there), torch.full_like(z[..., 0], torch.inf)
+        return there, score(there), torch.full_like(z[..., 0], torch.inf), None
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class Idle(MALA):
     """The control that does nothing."""
 
     def propose(self, score, z, at_z, step, M):
-        return z, at_z, torch.zeros_like(z[..., 0])
+        return z, at_z, torch.zeros_like(z[..., 0]), None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from toys import SEEING, make
 
+from pyrodvae.av_mixture import AVMixture
 from pyrodvae.dvae import DVAE
 from pyrodvae.graph import Graph, blankets, compliant_guide, compliant_sight, generative, graph_of, posterior
 from pyrodvae.guide import Sees
@@ -26,9 +27,17 @@ POSTERIORS: dict[str, str] = {
     "dsae": "q(z_t | w, z_{<t}, x_{t:T})",
     "transformer": "q(z_t | z_{<t}, x_{t:T})",
     "dvae": "q(z_t | z_{<t}, x_{1:T})",
+    "sdm-vae": "q(z_t | x_t)",
+    "sdm-rvae": "q(z_t | z_{<t}, x_{1:T})",
+    "vsc": "q(z_t | x_t)",
+    "mixture-vae": "q(z_t | x_t)",
+    "selector-vae": "q(z_t | x_t)",
     "v-vae": "q(z_t | x_t)",
     "av-vae": "q(z_t | v_t, x_t)",
     "av-dkf": "q(z_t | z_{t-1}, v_{t:T}, x_{t:T})",
+    "vae-mm": "q(z_t | alpha_t, v_t, x_t)",
+    "av-switch": "q(z_t | alpha_t, v_t, x_t)",
+    "min-vae": "q(z_t | alpha_t, v_t, x_t)",
 }
 
 
@@ -43,10 +52,15 @@ def small(key: str, **config: Any) -> DVAE:
 def test_the_exact_posterior(key: str, frames: int) -> None:
     q = posterior(graph_of(small(key), frames))
     assert q["z"].text() == POSTERIORS[key]
-    rest = "∏_t " + POSTERIORS[key]
+    mixed = isinstance(small(key), AVMixture)
+    rest = "∏_t " + "q(alpha_t | v_t, x_t) " * mixed + POSTERIORS[key]
     w = key == "dsae"
     given = "v_{1:T}, x_{1:T}" if key in SEEING else "x_{1:T}"
-    left = "q(w, z_{1:T} | x_{1:T}) = q(w | x_{1:T}) " if w else f"q(z_{{1:T}} | {given}) = "
+    left = (
+        "q(w, z_{1:T} | x_{1:T}) = q(w | x_{1:T}) "
+        if w
+        else f"q({'alpha_{1:T}, ' * mixed}z_{{1:T}} | {given}) = "
+    )
     assert str(q) == left + rest
 
 
@@ -128,6 +142,7 @@ def test_the_program_draws_each_latent_given_what_it_needs(key: str) -> None:
         "v": [f"v_{t}" for t in range(5)],
         "q_z": drawing("z"),
         "q_w": drawing("w"),
+        "q_alpha": drawing("alpha"),
     }
     exec(posterior(graph).python(), scope)  # what the package itself wrote
     needs = {z: set(graph.needs(z, {*graph.latent[:i], *graph.observed})) for i, z in enumerate(graph.latent)}

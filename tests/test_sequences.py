@@ -177,7 +177,7 @@ def test_every_model_can_be_fitted_to_sequences_of_any_length(key: str) -> None:
     history = fit(m, g, x, SHORT)
     assert len(history) == SHORT.epochs
     assert all(math.isfinite(v) for row in history for v in row.values())
-    if m.causal:
+    if m.causal and m.drawable() is m:  # energies of the future are not known
         future = forecast(m, g, x, 5, draws=3)
         assert future.shape == (3, 8, 5, 2)
         assert torch.isfinite(future).all()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pyrodvae.dvae import DVAE, SEGMENT
 from pyrodvae.guides import GUIDES, PAPER, Guide, make_guide
 from pyrodvae.models import MODELS, Kalman, is_given_video
+from pyrodvae.models.sparse import SparseDVAE
 from pyrodvae.nets import Memory, join, standard_normal
 from pyrodvae.noise import NMFNoise
 from pyrodvae.noisy import NoisySpeech
@@ -115,6 +116,8 @@ def make(model: str, guide: str = "smoother", dtype: torch.dtype = torch.double)
     exact = model == "kalman"  # it has no layers, and its own guide none either
     lips = {"video": V} if model in SEEING else {}
     m = Kalman(F, D) if exact else (EVERY | MODELS)[model](F, D, H, **lips)
+    if isinstance(m, SparseDVAE):  # with energies it is a model like any other
+        m = m.given(torch.rand(m.latent) + 0.5)
     g = make_guide(m) if exact and guide == "paper" else make_guide(m, guide, hidden=H)
     with torch.no_grad():
         for module in (*m.modules(), *g.modules()):

@@ -16,6 +16,10 @@ Gain = Literal["updated", "fixed"]
 """Whether the M-step updates the gain of each frame, or leaves it at one."""
 
 
+MOST = 1e6
+"""Of any number among the settings."""
+
+
 class Draw(Protocol):
     """The one source of chance; whoever brings another one decides on every draw."""
 
@@ -60,7 +64,7 @@ class Step(NamedTuple):
 class Algorithm(ABC):
     """A frozen dataclass of settings that knows how to start and how to do both steps of EM.
 
-    ::
+    Once round the loop that :func:`~pyrodvae.as_published.separate` repeats::
 
         state = algorithm.start(mixture, draw)
         step = algorithm.e_step(mixture, state, draw)      # and so on from step.state
@@ -73,8 +77,10 @@ class Algorithm(ABC):
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             least = 1 if name in ("steps", "chains") else 0
-            if isinstance(value, int | float) and value < least:
-                raise ValueError(f"{type(self).__name__}: {name} must be at least {least}, not {value}.")
+            if isinstance(value, int | float) and not least <= value <= MOST:
+                raise ValueError(
+                    f"{type(self).__name__}: {name} must be from {least} to {MOST:g}, not {value}."
+                )
 
     @abstractmethod
     def start(self, mixture: Mixture, draw: Draw) -> Any:

@@ -76,4 +76,5 @@ def _posterior(x: Tensor, results: list[Separated]) -> Posterior:
         noise=noise,
         objective=objective,
         diagnostics=Diagnostics((Record(objective, means, 1),)),
+        factors=(torch.stack([r.mixture.W for r in results]), torch.stack([r.mixture.H for r in results])),
     )

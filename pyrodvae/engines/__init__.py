@@ -6,6 +6,7 @@ from pyrodvae.engines.autoguide import AutoGuide
 from pyrodvae.engines.base import Engine
 from pyrodvae.engines.chain import Chain
 from pyrodvae.engines.encoder import Encoder
+from pyrodvae.engines.factorised import Factorised
 from pyrodvae.engines.hmc import MALA, BatchedHMC
 from pyrodvae.engines.kernel import EngineKernel
 from pyrodvae.engines.langevin import Langevin
@@ -27,7 +28,11 @@ ENGINES: dict[str, type[Engine]] = {
     "encoder": Encoder,
 }
 
+ALGORITHMS: dict[str, type[Engine]] = {"factorised": Factorised}
+"""Whole algorithms that are chosen like an engine, alone, where they fit."""
+
 __all__ = [
+    "ALGORITHMS",
     "ENGINES",
     "HMC",
     "MALA",
@@ -41,5 +46,6 @@ __all__ = [
     "Encoder",
     "Engine",
     "EngineKernel",
+    "Factorised",
     "Langevin",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
-from pyrodvae.engines.base import Engine, check
+from pyrodvae.engines.base import POSITIVE, Engine, bounded
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Adaptive(Engine):
     local: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check(self, self.step_size > 0, "step_size must be positive")
-        check(self, self.steps >= 1, "steps must be at least 1")
-        check(self, self.warmup >= 0, "warmup must not be negative")
-        check(self, 0 < self.target_accept < 1, "target_accept is a rate between 0 and 1")
+        bounded(self, POSITIVE, 1000, "step_size")
+        bounded(self, 1, 10_000, "steps")
+        bounded(self, 0, 1e6, "warmup")
+        bounded(self, 0.01, 0.99, "target_accept")
 
     def planned(self, iterations: int) -> Self:
         """With a warm-up that ends after a quarter of so many E-steps."""

@@ -14,7 +14,7 @@ from pyro.infer.autoguide.initialization import InitMessenger, init_to_value
 from pyro.nn import AutoRegressiveNN
 from torch import Tensor
 
-from pyrodvae.engines.base import check
+from pyrodvae.engines.base import POSITIVE, bounded, check
 from pyrodvae.engines.variational import Variational
 from pyrodvae.potential import Target
 
@@ -28,7 +28,7 @@ LARGEST = {"multivariate": 4000, "iaf": 4000}
 
 @dataclass(frozen=True)
 class AutoGuide(Variational):
-    r"""A free-form posterior r(z): no encoder, parameters for this recording alone, started at given z.
+    r"""Any of Pyro's AutoGuides: a free-form posterior r(z) of this recording alone, started at given z.
 
     .. math:: \max_φ\; E_{r_φ(z)}[\log p(x, z) - \log r_φ(z)]
 
@@ -72,8 +72,13 @@ class AutoGuide(Variational):
         check(self, known, f"guide is one of {', '.join(GUIDES)}, or a function model -> guide")
         made = isinstance(self.guide, torch.nn.Module)
         check(self, not made, "this guide is made for a model already: give its class instead")
-        check(self, self.rank >= 1, "rank must be at least 1")
-        check(self, self.init_scale > 0, "init_scale must be positive")
+        bounded(self, 1, 10_000, "rank")
+        bounded(self, POSITIVE, 100, "init_scale")
+
+    @property
+    def pointwise(self) -> bool:
+        """With a point for a guide."""
+        return self.guide == "delta"
 
     def fresh(self, target: Target, z: Tensor) -> torch.nn.Module:
         """A guide around the mean of the chains."""

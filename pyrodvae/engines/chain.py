@@ -24,9 +24,9 @@ class ChainState(NamedTuple):
 class Chain(Engine):
     """Several engines in turn, each starting from the draws that the one before it left.
 
-    ::
-
-        Chain((Encoder(), Langevin(), BatchedHMC())).planned(60)   # 1, 30 and 29 steps
+    >>> from pyrodvae.engines import BatchedHMC, Encoder, Langevin
+    >>> Chain((Encoder(), Langevin(), BatchedHMC())).planned(60).lengths
+    (1, 30, 29)
 
     Args:
         engines: in their order.
@@ -70,6 +70,11 @@ class Chain(Engine):
         for n in range(max(0, iterations - len(self.engines))):
             lengths[walkers[n % len(walkers)]] += 1
         return lengths
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether any of its engines is."""
+        return any(engine.pointwise for engine in self.engines)
 
     @property
     def burn_in(self) -> int:

@@ -23,7 +23,9 @@ class EncoderState(NamedTuple):
 
 @dataclass(frozen=True)
 class Encoder(Engine):
-    r"""Draws from the guide as it was trained, anew in every step: z ~ q(z | x).
+    r"""The encoder as it was trained and nothing else, anew in every step.
+
+    .. math:: z^{(s)} \sim q(z_{1:T} \mid x_{1:T}), \qquad s = 1, \dots, S
 
     It costs no gradient, and is as good as the guide is on what it reads: one that knows clean speech
     only should be given a :class:`~pyrodvae.denoised.Denoised` recording. All S draws are one pass.

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyrodvae.engines.base import check
-from pyrodvae.engines.metropolis import Metropolis, Score
+from pyrodvae.engines.base import bounded
+from pyrodvae.engines.metropolis import Metropolis, Proposal, Score
 
 
 @dataclass(frozen=True)
 class MALA(Metropolis):
-    r"""The Metropolis-adjusted Langevin algorithm.
+    r"""The Metropolis-adjusted Langevin algorithm: exact, one gradient a move.
 
     .. math:: z' = z + \tfrac{ε^2}{2} M \nabla \log p(z | x) + ε M^{1/2} ξ, \qquad ξ \sim \mathcal N(0, I)
 
@@ -29,14 +29,14 @@ class MALA(Metropolis):
 
     def propose(
         self, score: Callable[[Tensor], Score], z: Tensor, at_z: Score, step: Tensor, M: Tensor
-    ) -> tuple[Tensor, Score, Tensor]:
+    ) -> Proposal:
         """One leapfrog step."""
         return leapfrog(score, z, at_z, step, M, 1)
 
 
 @dataclass(frozen=True)
 class BatchedHMC(Metropolis):
-    r"""Hamiltonian Monte Carlo, all chains and sequences side by side.
+    r"""Hamiltonian Monte Carlo: exact, some gradients a move, all chains and sequences side by side.
 
     .. math:: H(z, p) = -\log p(x, z) + \tfrac12 p^\top M p
 
@@ -57,12 +57,12 @@ class BatchedHMC(Metropolis):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self, self.leapfrogs >= 1, "leapfrogs must be at least 1")
-        check(self, 0 <= self.jitter < 1, "jitter is a share from 0 to below 1")
+        bounded(self, 1, 1000, "leapfrogs")
+        bounded(self, 0, 0.99, "jitter")
 
     def propose(
         self, score: Callable[[Tensor], Score], z: Tensor, at_z: Score, step: Tensor, M: Tensor
-    ) -> tuple[Tensor, Score, Tensor]:
+    ) -> Proposal:
         """The end of a path of several leapfrog steps."""
         stretch = 1 + self.jitter * (2 * torch.rand(*z.shape[:2], 1, 1, dtype=z.dtype, device=z.device) - 1)
         return leapfrog(score, z, at_z, stretch * step, M, self.leapfrogs)
@@ -70,8 +70,8 @@ class BatchedHMC(Metropolis):
 
 def leapfrog(
     score: Callable[[Tensor], Score], z: Tensor, at_z: Score, step: Tensor, M: Tensor, count: int
-) -> tuple[Tensor, Score, Tensor]:
-    """The end of a path from z with fresh momenta, its score, and the kinetic energy lost, (S, B, T)."""
+) -> Proposal:
+    """The end of a path from z with fresh momenta; what kinetic energy it lost corrects the ratio."""
     scale = step * M.sqrt()
     momentum = start = torch.randn_like(z)  # of the coordinates M^{-1/2} z, where it has unit variance
     for _ in range(count):
@@ -79,4 +79,5 @@ def leapfrog(
         z = z + scale * momentum
         at_z = score(z)
         momentum = momentum + 0.5 * scale * at_z[1]
-    return z, at_z, 0.5 * (start.square() - momentum.square()).sum(-1)
+    before, after = (0.5 * m.square().sum(-1) for m in (start, momentum))
+    return z, at_z, before - after, before

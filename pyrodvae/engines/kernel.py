@@ -22,12 +22,15 @@ from pyrodvae.program import local_parameters
 class EngineKernel(MCMCKernel):
     """An engine as a kernel that :class:`pyro.infer.MCMC` runs.
 
-    ::
-
-        kernel = EngineKernel(MALA(), model, chains=10)
-        mcmc = pyro.infer.MCMC(kernel, num_samples=500, warmup_steps=200)
-        mcmc.run(x)
-        mcmc.get_samples()["z"]  # (500, 10, B, T, D)
+    >>> from pyrodvae.engines import MALA
+    >>> from pyrodvae.weights import make_pair
+    >>> model, _ = make_pair("dkf", {"observed": 5, "latent": 2})
+    >>> x = torch.randn(1, 8, 5, dtype=torch.cfloat)  # (B, T, F)
+    >>> kernel = EngineKernel(MALA(), model, chains=3)
+    >>> mcmc = pyro.infer.MCMC(kernel, num_samples=10, warmup_steps=5, disable_progbar=True)
+    >>> mcmc.run(x)
+    >>> mcmc.get_samples()["z"].shape  # (samples, S, B, T, D)
+    torch.Size([10, 3, 1, 8, 2])
 
     One sample is one step of the engine, and moves all chains of all sequences side by side; each of
     them counts as an element of one large draw. Warm-up is that of ``MCMC``: an engine that adapts does

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrodvae.engines.base import Engine, check
+from pyrodvae.engines.base import POSITIVE, Engine, bounded
 from pyrodvae.potential import Target
 
 
@@ -22,7 +22,7 @@ class LangevinState(NamedTuple):
 
 @dataclass(frozen=True)
 class Langevin(Engine):
-    r"""Follow the gradient of the log posterior, with noise to match.
+    r"""Langevin dynamics: noisy steps along the gradient, nearly exact and fast; the default.
 
     .. math::
         z \leftarrow z + \tfrac{η}{2} M \nabla \log p(z | x) + \sqrt{τ η M}\, ε, \qquad
@@ -53,9 +53,14 @@ class Langevin(Engine):
     temperature: float = 3.0
 
     def __post_init__(self) -> None:
-        check(self, self.step_size > 0, "step_size must be positive")
-        check(self, self.steps >= 1, "steps must be at least 1")
-        check(self, self.temperature >= 0, "temperature must not be negative")
+        bounded(self, POSITIVE, 1000, "step_size")
+        bounded(self, 1, 10_000, "steps")
+        bounded(self, 0, 1000, "temperature")
+
+    @property
+    def pointwise(self) -> bool:
+        """Without noise, it climbs."""
+        return self.temperature == 0
 
     def init(self, target: Target, z: Tensor) -> LangevinState:
         """Start at z."""

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from pyrodvae.engines.adaptive import Adaptive
-from pyrodvae.engines.base import check
+from pyrodvae.engines.base import bounded, check
 from pyrodvae.potential import Target
 
 Score = tuple[Tensor, Tensor]
 """log p(x, z), as terms of frames (S, B, T) or in one (S, B, 1), and its gradient (S, B, T, D), if used."""
+
+Proposal = tuple[Tensor, Score, Tensor, Tensor | None]
+"""z', its score, log q(z | z') − log q(z' | z), and the kinetic energy at z, if any; both (S, B, T)."""
 
 SLOWER = 0.6
 """Warm-up follows what it sees with weight n^{-0.6} at its n-th move."""
@@ -74,13 +77,14 @@ class Metropolis(Adaptive):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self, self.block >= 0, "block must not be negative")
+        bounded(self, 0, 1e6, "block")
+        check(self, self.acceptance in ("auto", "joint"), "acceptance is 'auto' or 'joint'")
         check(self, self.acceptance == "joint" or not self.block, "a block is accepted jointly")
 
     @abstractmethod
     def propose(
         self, score: Callable[[Tensor], Score], z: Tensor, at_z: Score, step: Tensor, M: Tensor
-    ) -> tuple[Tensor, Score, Tensor]:
+    ) -> Proposal:
         """A proposal.
 
         Args:
@@ -88,9 +92,6 @@ class Metropolis(Adaptive):
             z: (S, B, T, D).
             step: ε for every frame, zero where it has to stay, (S, B, T, 1).
             M: preconditioner (B, T, D).
-
-        Returns:
-            z', its score, and log q(z | z') − log q(z' | z) of every frame, (S, B, T).
         """
 
     def moved(self, target: Target, state: MetropolisState, z: Tensor) -> MetropolisState:
@@ -104,7 +105,11 @@ class Metropolis(Adaptive):
         return MetropolisState(self._ready(z), log_step, torch.zeros_like(z[0]), 0)
 
     def step(self, target: Target, state: MetropolisState) -> tuple[MetropolisState, dict[str, Tensor]]:
-        """Move every frame; ``info``: ``accept``, the rate, and ``log_joint`` of the draws, each (S, B)."""
+        """Move every frame.
+
+        ``info``, each (S, B): ``accept``, the rate; ``log_joint`` of the draws; and, where moves have
+        momenta, ``energy``, −log p(x, z) + kinetic energy before the last of them.
+        """
         reach = self._reach(target)
         score = self._score(target, reach)
         combs = min(1 + (reach or 0), state.z.shape[-2])
@@ -114,10 +119,11 @@ class Metropolis(Adaptive):
             if i and reach and self.uses_gradient:  # that of a frame depends on what its neighbours did
                 at_z = score(state.z)
             moving = self._moving(state.z, reach, i % combs)
-            state, at_z, rate = self._move(score, state, at_z, moving, reach)
+            state, at_z, rate, energy = self._move(score, state, at_z, moving, reach)
             rates.append((rate * moving).sum(-1) / moving.sum(-1))
             state = state._replace(moves=state.moves + (i % combs == combs - 1))
-        return state, {"accept": torch.stack(rates).mean(0), "log_joint": at_z[0].sum(-1)}
+        info = {"accept": torch.stack(rates).mean(0), "log_joint": at_z[0].sum(-1)}
+        return state, info if energy is None else {**info, "energy": energy}
 
     def _move(
         self,
@@ -126,11 +132,16 @@ class Metropolis(Adaptive):
         at_z: Score,
         moving: Tensor,
         reach: int | None,
-    ) -> tuple[MetropolisState, Score, Tensor]:
-        """One proposal for the frames that are moving (S, B, T), accepted or not; and the rates (S, B, G)."""
+    ) -> tuple[MetropolisState, Score, Tensor, Tensor | None]:
+        """One proposal for the frames that are moving (S, B, T), accepted or not.
+
+        Returns:
+            Where that leads, the score there, the rates (S, B, G), and the energy before (S, B), if any.
+        """
         z, log_step, square, moves = state
         step = (log_step.exp() * moving)[..., None]
-        there, at_there, correction = self.propose(score, z.detach(), at_z, step, 1 / (square + 1))
+        there, at_there, correction, kinetic = self.propose(score, z.detach(), at_z, step, 1 / (square + 1))
+        energy = None if kinetic is None else (kinetic * moving).sum(-1) - at_z[0].sum(-1)
         log_ratio = _reached(at_there[0] - at_z[0], reach) + _reached(
             correction, None if reach is None else 0
         )
@@ -145,7 +156,7 @@ class Metropolis(Adaptive):
             log_step = log_step + weight * (rate - self.target_accept) * (1 if reach is None else moving)
             if self.uses_gradient:
                 square = square + weight * (at_z[1].square().mean(0) - square)
-        return MetropolisState(z, log_step, square, moves), (terms, gradient), rate
+        return MetropolisState(z, log_step, square, moves), (terms, gradient), rate, energy
 
     def _score(self, target: Target, reach: int | None) -> Callable[[Tensor], Score]:
         density = target.frames if reach is not None else lambda z: target.log_joint(z)[..., None]

@@ -9,12 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pyrodvae.engines.metropolis import Metropolis, Score
+from pyrodvae.engines.metropolis import Metropolis, Proposal, Score
 
 
 @dataclass(frozen=True)
 class MH(Metropolis):
-    r"""A random walk, accepted or not: z' = z + ε ξ, ξ ~ N(0, I).
+    r"""Random-walk Metropolis-Hastings: exact, without gradients, in small steps.
+
+    .. math:: z' = z + ε ξ, \qquad ξ \sim \mathcal N(0, I)
 
     It needs no gradient, and pays in small steps where many elements are accepted as one. The settings
     are those of :class:`~pyrodvae.engines.metropolis.Metropolis`.
@@ -30,7 +32,7 @@ class MH(Metropolis):
 
     def propose(
         self, score: Callable[[Tensor], Score], z: Tensor, at_z: Score, step: Tensor, M: Tensor
-    ) -> tuple[Tensor, Score, Tensor]:
+    ) -> Proposal:
         """A step of the walk, as likely forth as back."""
         there = z + step * torch.randn_like(z)
-        return there, score(there), torch.zeros_like(at_z[0])
+        return there, score(there), torch.zeros_like(at_z[0]), None

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrodvae.engines.base import Engine, check
+from pyrodvae.engines.base import POSITIVE, Engine, bounded
 from pyrodvae.potential import Target
 
 TINY = 1e-8
@@ -57,10 +57,15 @@ class PEEM(Engine):
     half_life: int = 0
 
     def __post_init__(self) -> None:
-        check(self, self.learning_rate > 0, "learning_rate must be positive")
-        check(self, self.steps >= 1, "steps must be at least 1")
-        check(self, 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1, "beta1 and beta2 are shares below 1")
-        check(self, self.half_life >= 0, "half_life must not be negative")
+        bounded(self, POSITIVE, 100, "learning_rate")
+        bounded(self, 1, 10_000, "steps")
+        bounded(self, 0, 0.99999, "beta1", "beta2")
+        bounded(self, 0, 1e6, "half_life")
+
+    @property
+    def pointwise(self) -> bool:
+        """It is."""
+        return True
 
     def init(self, target: Target, z: Tensor) -> PEEMState:
         """Start at z."""

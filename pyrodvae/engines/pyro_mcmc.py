@@ -15,7 +15,7 @@ from pyro.infer import mcmc
 from torch import Tensor
 
 from pyrodvae.engines.adaptive import Adaptive
-from pyrodvae.engines.base import check
+from pyrodvae.engines.base import POSITIVE, bounded
 from pyrodvae.potential import Target
 
 Potential = Callable[[dict[str, Tensor]], Tensor]
@@ -106,7 +106,10 @@ class PyroEngine(Adaptive):
 
 @dataclass(frozen=True)
 class HMC(PyroEngine):
-    """Pyro's Hamiltonian Monte Carlo.
+    r"""Pyro's Hamiltonian Monte Carlo: exact, one chain of one sequence at a time, so slow.
+
+    .. math:: H(z, p) = -\log p(x, z) + \tfrac12 p^\top M^{-1} p, \qquad
+        \Pr(\text{accept}) = \min(1, e^{H(z, p) - H(z', p')})
 
     The settings are those of :class:`PyroEngine`, and:
 
@@ -123,8 +126,8 @@ class HMC(PyroEngine):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self, self.trajectory_length > 0, "trajectory_length must be positive")
-        check(self, self.leapfrogs >= 1, "leapfrogs must be at least 1")
+        bounded(self, POSITIVE, 1000, "trajectory_length")
+        bounded(self, 1, 1000, "leapfrogs")
 
     def kernel(self, potential: Potential) -> mcmc.HMC:
         """``pyro.infer.HMC``."""
@@ -145,7 +148,13 @@ class HMC(PyroEngine):
 
 @dataclass(frozen=True)
 class NUTS(PyroEngine):
-    """Pyro's No-U-Turn sampler: a path that is as long as it needs to be.
+    r"""Pyro's No-U-Turn sampler: exact, paths as long as they need to be, slow likewise.
+
+    A path of the dynamics of :class:`HMC` is doubled, forward or backward, until its ends turn back,
+
+    .. math:: (z^+ - z^-)^\top M^{-1} p^- < 0 \quad \text{or} \quad (z^+ - z^-)^\top M^{-1} p^+ < 0,
+
+    and the next draw is one of its points, with probability in proportion to :math:`e^{-H}`.
 
     The settings are those of :class:`PyroEngine`, and:
 
@@ -159,7 +168,7 @@ class NUTS(PyroEngine):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self, self.max_tree_depth >= 1, "max_tree_depth must be at least 1")
+        bounded(self, 1, 20, "max_tree_depth")
 
     def kernel(self, potential: Potential) -> mcmc.HMC:
         """``pyro.infer.NUTS``."""

@@ -13,7 +13,7 @@ from pyro import poutine
 from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor
 
-from pyrodvae.engines.base import Engine, check
+from pyrodvae.engines.base import POSITIVE, Engine, bounded
 from pyrodvae.potential import Target
 from pyrodvae.program import local_parameters
 
@@ -53,10 +53,10 @@ class Variational(Engine):
     warmup: int = 0
 
     def __post_init__(self) -> None:
-        check(self, self.learning_rate > 0, "learning_rate must be positive")
-        check(self, self.steps >= 1, "steps must be at least 1")
-        check(self, self.clip > 0, "clip must be positive")
-        check(self, self.warmup >= 0, "warmup must not be negative")
+        bounded(self, POSITIVE, 100, "learning_rate")
+        bounded(self, 1, 10_000, "steps")
+        bounded(self, POSITIVE, 1e12, "clip")
+        bounded(self, 0, 1e6, "warmup")
 
     @abstractmethod
     def fresh(self, target: Target, z: Tensor) -> torch.nn.Module:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrodvae.engines.base import check
+from pyrodvae.engines.base import bounded
 from pyrodvae.engines.blocks import InBlocks
 from pyrodvae.engines.variational import Variational
 from pyrodvae.potential import Target
@@ -18,7 +18,7 @@ from pyrodvae.potential import Target
 
 @dataclass(frozen=True)
 class VEM(Variational):
-    r"""Maximise the evidence lower bound over the parameters of a fresh copy of the guide.
+    r"""Variational EM: a copy of the encoder is fine-tuned on the recording at hand.
 
     .. math:: \max_φ\; E_{q_φ(z|x)}[\log p(x, z) - \log q_φ(z | x)]
 
@@ -47,7 +47,7 @@ class VEM(Variational):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self, self.block >= 0 and self.overlap >= 0, "block and overlap must not be negative")
+        bounded(self, 0, 1e6, "block", "overlap")
 
     def fresh(self, target: Target, z: Tensor) -> torch.nn.Module:
         """A copy of the target's guide."""

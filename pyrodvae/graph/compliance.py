@@ -18,6 +18,7 @@ from pyrodvae.graph.dag import Graph
 from pyrodvae.graph.posterior import Factor, Factorisation, of_variables, posterior
 from pyrodvae.graph.probe import Probe, outcome
 from pyrodvae.graph.trace import FRAMES, POINTS, check_model, graph_of
+from pyrodvae.mixture_guide import FrameByFrame, MixtureGuide
 from pyrodvae.observations import DATA
 from pyrodvae.program import Program, local_parameters
 from pyrodvae.rollout import Rollout
@@ -102,12 +103,14 @@ def compliance(
             is no DVAE; or there are no frames.
     """
     graph = graph or graph_of(model, frames)
-    given = dependence(model, guide, frames)
     name = (
         type(guide).__name__
         if isinstance(guide, torch.nn.Module)
         else getattr(guide, "__name__", "The guide")
     )
+    if isinstance(guide, MixtureGuide):
+        guide = FrameByFrame(guide)  # with its coins, which its fast program has summed out
+    given = dependence(model, guide, frames)
     different = set(given) ^ set(graph.latent)
     if different:
         raise ValueError(

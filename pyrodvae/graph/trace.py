@@ -40,7 +40,7 @@ def graph_of(model: DVAE, frames: int = FRAMES) -> Graph:
     """
     check_model(model, frames)
     with local_parameters():
-        model = copy.deepcopy(model).double().requires_grad_(False)
+        model = copy.deepcopy(model).double().requires_grad_(False).drawable()
         observed = [f"x_{t}" for t in range(frames)]
         v = torch.zeros(1, frames, model.video, dtype=torch.double) if model.video else None
         return trace_graph(lambda: model.steps(frames=frames, v=v), observed=observed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrodvae import whole
 from pyrodvae.graph import FAMILY
 from pyrodvae.graph_cost.joint import Joint
 from pyrodvae.graph_cost.optimum import best_guide
 from pyrodvae.guide import Sees
-from pyrodvae.plots import new_figure
+from pyrodvae.plots import new_figure, save_picture
 from pyrodvae.results import aligned
 
 ROUNDING = 1e-9
@@ -69,11 +67,12 @@ class ArrowCost:
             [f"Nats per frame below the log evidence, {self.evidence:.4f} on the data:", *aligned(lines)]
         )
 
-    def plot(self, path: str | Path) -> Any:
-        """Bars of the gaps, split into what every x costs and what amortising does, as a PNG.
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Bars of the gaps, split into what every x costs and what amortising does.
 
         Raises:
-            NotWritten: the file cannot be written.
+            ValueError: the file's name does not end in .png or .svg.
+            NotWritten: it cannot be written.
         """
         order = self.order()[::-1]
         names, sights = [*self.sights], [*self.sights.values()]
@@ -91,9 +90,8 @@ class ArrowCost:
         axis.margins(x=0.12)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(loc="lower right", frameon=False)
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=110)
-        whole.save(Path(path), picture.getvalue())
+        if path is not None:
+            save_picture(figure, path)
         return figure
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyrodvae.guide import Sees
 from pyrodvae.objective import terms
+from pyrodvae.plots import new_figure, save_picture
 from pyrodvae.results import aligned
 from pyrodvae.weights import Run
 
@@ -37,6 +40,34 @@ class TrainedCost:
             )
         return "\n".join(["Validation ELBO in nats per frame:", *aligned(lines)])
 
+    def plot(self, path: str | Path | None = None, title: str = "") -> Any:
+        """Dots with bars of one standard error: how far each run is behind the best, the worst on top.
+
+        Raises:
+            ValueError: the file's name does not end in .png or .svg.
+            NotWritten: it cannot be written.
+        """
+        order = self.elbo.argsort(descending=True).tolist()
+        rows = [f"{name}\n{sees}" for name, sees in self.sights.items()]
+        figure = new_figure(8, 1.1 + 0.45 * len(order))
+        axis = figure.subplots()
+        axis.errorbar(
+            self.behind[order].tolist(),
+            [rows[i] for i in order],
+            xerr=self.error[order].tolist(),
+            fmt="o",
+            color="#b5472f",
+            capsize=3,
+        )
+        axis.axvline(0, color="0.6", linewidth=0.8, zorder=0)
+        axis.set(xlabel="nats per frame behind the best ELBO, ± standard error", title=title)
+        axis.tick_params(axis="y", labelsize=8)
+        axis.margins(x=0.1, y=0.12)
+        axis.spines[["top", "right"]].set_visible(False)
+        if path is not None:
+            save_picture(figure, path)
+        return figure
+
 
 @torch.no_grad()
 def trained_cost(
@@ -44,8 +75,9 @@ def trained_cost(
 ) -> TrainedCost:
     """The ELBO of runs of one model that differ in their guides, on the same data.
 
-    Each run has trained its own model: what is compared is what each guide allowed to be learned, the gap of
-    its posterior and what it did to the model together.
+    Where each run has trained its own model, what is compared is what each guide allowed to be learned: the
+    gap of its posterior and what it did to the model together. Where all have one model
+    (:func:`~pyrodvae.graph_cost.guides_beside`), it is the difference of their gaps.
 
     Args:
         runs: name → run, two or more.

@@ -63,6 +63,8 @@ def em(
         raise ValueError("EM needs at least two frames, and one that is observed.")
     if initial is None:
         initial = x.shape[:-2].numel() > model.latent
+    # What is not fitted is handed on as numbers, not as parameters of whatever it came from.
+    model = replace(model, m1=model.m1.detach(), P1=model.P1.detach())
     evidence = []
     for _ in range(iterations):
         s = smoother(model, x, observed)
