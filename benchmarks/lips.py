@@ -1,13 +1,13 @@
-"""What lips are worth: gain over the noisy input against its ratio of speech to noise, lips whole and damaged.
+"""What lips are worth: gain over the noisy input at several ratios of speech to noise.
 
     PYRODVAE_DATA=... python benchmarks/lips.py OUT.csv RUN [RUN …] [--snr -15 … 15] [--limit 20]
 
 Every RUN is a folder; those that are given video run twice: with whole pictures, and with a third of the
-frames corrupted, in runs (occluded, turned, blurred or frozen). All utterances of a condition are enhanced side
-by side. Speech: the test split of the audio-visual recordings; noise: the test split, one recording after the
-other.
-One row for each utterance: run, lips, snr, utterance, noise, and the metrics of input and estimate; where
-frames are corrupted and the model tells whom it trusts, also the area under the curve of finding them.
+frames corrupted, in runs (occluded, turned, blurred or frozen). All utterances of a condition are enhanced
+side by side. Speech: the test split of the audio-visual recordings; noise: the test split, one recording
+after the other. One row for each utterance: run, lips, snr, utterance, noise, and the metrics of input and
+estimate; where frames are corrupted and the model tells whom it trusts, also the area under the curve of
+finding them.
 """
 
 from __future__ import annotations

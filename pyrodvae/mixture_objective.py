@@ -59,6 +59,32 @@ def terms(
 
 
 @torch.no_grad()
+def responsibility_odds(
+    model: AVMixture,
+    guide: Guide,
+    x: Tensor,
+    lengths: Tensor | None = None,
+    v: Tensor | None = None,
+    draws: int = 8,
+) -> Tensor:
+    r"""How little lips are believed beside clean speech: the log-odds of π_n of each frame, (B, T), in nats.
+
+    .. math:: \log \frac{π_n}{1 - π_n} = J_n(0) - J_n(1) + \log \frac{π}{1 - π}
+
+    They are those of r(α_n = 1) where it is optimal. The probabilities, ``odds.sigmoid()``, are soon 0 or 1.
+
+    Args:
+        model, guide: the pair. x, lengths, v: clean speech and video, as of the model.
+        draws: over which J is averaged.
+    """
+    total = torch.zeros(())
+    for _ in range(draws):
+        nll, kl, log_odds, _ = _costs(model, guide, x, lengths, v, False)
+        total = total + nll.visual + kl.visual - nll.audio - kl.audio
+    return total / draws + log_odds
+
+
+@torch.no_grad()
 def decoded(
     model: AVMixture, guide: Guide, x: Tensor, lengths: Tensor | None, v: Tensor | None
 ) -> TorchDistribution:

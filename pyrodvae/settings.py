@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -79,6 +79,8 @@ def read(key: str, text: str, kind: Any) -> Any:
         ValueError: it stands for none.
     """
     if get_origin(kind) in (Union, UnionType):  # words, or an object that only Python can give
+        if text == "None" and NoneType in get_args(kind):
+            return None
         kind = get_args(kind)[0]
     if get_origin(kind) is Literal:
         if text in get_args(kind):

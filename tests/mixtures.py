@@ -15,7 +15,7 @@ from pyrodvae.models import MODELS
 from pyrodvae.noise import NMFNoise
 
 V, LENGTHS = 64, torch.tensor([T, 2, 4])
-EACH = {"vae-mm": {}, "min-vae": {}, "min-vae (z alone)": {"sees": False}}
+EACH = {"vae-mm": {}, "av-switch": {}, "min-vae": {}, "min-vae (z alone)": {"sees": False}}
 """The mixtures, and what makes them."""
 
 

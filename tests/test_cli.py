@@ -24,7 +24,7 @@ from pyrodvae.audio import info, read_audio
 from pyrodvae.audio_writer import write_audio
 from pyrodvae.cli import main, parse
 from pyrodvae.commands import configured, one_thread
-from pyrodvae.engines import ENGINES, MALA, Chain, Langevin
+from pyrodvae.engines import ALGORITHMS, ENGINES, MALA, Chain, Langevin
 from pyrodvae.enhance import EnhanceConfig, enhance
 from pyrodvae.guides import GUIDES
 from pyrodvae.matrix import try_all
@@ -474,13 +474,14 @@ def test_score(here: Path, call) -> None:
 
 def test_list(call) -> None:
     _, everything, _ = call("list")
-    for what, table in (("models", MODELS), ("guides", GUIDES), ("engines", ENGINES)):
+    engines = ENGINES | ALGORITHMS
+    for what, table in (("models", MODELS), ("guides", GUIDES), ("engines", engines)):
         status, out, err = call("list", what)
         assert (status, err) == (0, "")
         assert out.startswith(f"{what}: ")
         assert out in everything
         assert re.findall(r"^  ([a-z-]+) ", out, re.M) == list(table)
-    told = [f"--set {text}\n" for text in (describe(kind()) for kind in ENGINES.values()) if text]
+    told = [f"--set {text}\n" for text in (describe(kind()) for kind in engines.values()) if text]
     assert all(text in everything for text in told)
     assert everything.count("--set ") == len(told)  # and no line without settings
 

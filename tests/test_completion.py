@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pyrodvae.cli import main
-from pyrodvae.engines import ENGINES
+from pyrodvae.engines import ALGORITHMS, ENGINES
 from pyrodvae.guides import GUIDES
 from pyrodvae.models import MODELS
 
@@ -33,7 +33,7 @@ def complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 
 def test_what_is_offered(complete) -> None:
     assert complete("pyrodvae", "e") == {"enhance", "evaluate"}
-    assert complete("pyrodvae", "enhance", "--engine", "") == set(ENGINES)
+    assert complete("pyrodvae", "enhance", "--engine", "") == {*ENGINES, *ALGORITHMS}
     assert complete("pyrodvae", "enhance", "x.wav", "--engine", "hmc") == {"hmc", "hmc-batched"}
     assert complete("pyrodvae", "graph", "dkf", "--guide", "") == set(GUIDES)
     assert complete("pyrodvae", "train", "") == {*MODELS, "script", "a b.wav"}

@@ -54,7 +54,16 @@ def test_more_than_it_needs() -> None:
     )
 
 
-@pytest.mark.parametrize("key", MODELS)
+MIXTURES = ("vae-mm", "av-switch", "min-vae")
+
+
+@pytest.mark.parametrize("key", MIXTURES)
+def test_a_mixture_has_coins_that_no_recurrent_guide_draws(key: str) -> None:
+    with pytest.raises(ValueError, match=r"latents beside z and w \(alpha_0, alpha_1"):
+        compliant_guide(make(key)[0], 4)
+
+
+@pytest.mark.parametrize("key", [key for key in MODELS if key not in MIXTURES])
 def test_the_guide_made_to_measure_is_compliant(key: str) -> None:
     model, _ = make(key)
     assert compliance(model, compliant_guide(model, 4)).compliant

@@ -120,7 +120,7 @@ def test_few_sequences_leave_the_first_state_alone(sequences: int) -> None:
     x, start = data(stable_model(), sequences), stable_model()
     model, evidence = kalman.em(start, x, 400, smoother=scan.smooth)
     assert (evidence.diff() > 0).all()
-    assert model.P1 is start.P1
+    assert torch.equal(model.P1, start.P1)
     assert min(float(torch.linalg.eigvalsh(V).min()) for V in (model.P1, model.Q, model.R)) > 1e-3
     fitted, _ = kalman.em(start, x, 400, smoother=scan.smooth, initial=True)
     assert torch.linalg.eigvalsh(fitted.P1).min() < 1e-5

@@ -192,7 +192,7 @@ def test_a_vae_mm_is_trained_as_its_parts_are() -> None:
     assert not torch.allclose(ours, parts(0.0), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", list(EACH)[1:])
+@pytest.mark.parametrize("name", [name for name in EACH if name.startswith("min-vae")])
 def test_coins_of_a_min_vae_in_closed_form(name: str) -> None:
     """π_n by brute force, the bound Σ log Σ_α π_α exp(−J(α)), and Pyro's enumeration on one draw."""
     m, g = make(name)
