@@ -1,6 +1,6 @@
 """The tables of benchmarks/lips.py as a picture and as text.
 
-    python benchmarks/lips_plot.py docs/images/lips.png OUT.csv [OUT.csv …]
+python benchmarks/lips_plot.py docs/images/lips.png OUT.csv [OUT.csv …]
 """
 
 from __future__ import annotations
