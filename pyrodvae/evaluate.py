@@ -37,12 +37,14 @@ class System:
     Args:
         model, name, settings: what it is called in the results.
         process: ``(input (N,), seed) -> estimate (N,)`` at :data:`RATE`.
+        seeing: whether it takes ``video=path``, too: the one that lies beside the reference, if any.
     """
 
     model: str
     name: str
     settings: str
-    process: Callable[[Array, int], npt.ArrayLike]
+    process: Callable[..., npt.ArrayLike]
+    seeing: bool = False
 
 
 def enhancer(
@@ -50,19 +52,29 @@ def enhancer(
 ) -> System:
     """Enhancement by an engine, as a system; the seed of ``config`` gives way to that of each run."""
 
-    def process(x: Array, seed: int) -> npt.ArrayLike:
-        settings = replace(config, seed=seed)
-        return enhance(x, sample_rate=RATE, model=run, engine=engine, config=settings, device=device).speech
+    def process(x: Array, seed: int, video: Path | None = None) -> npt.ArrayLike:
+        return enhance(
+            x,
+            sample_rate=RATE,
+            model=run,
+            engine=engine,
+            config=replace(config, seed=seed),
+            device=device,
+            video=video,
+        ).speech
 
-    return System(
-        f"{model}@{fingerprint(run)}", name, f"{describe(engine)} {describe(config, 'seed')}", process
-    )
+    settings = f"{describe(engine)} {describe(config, 'seed')}"
+    return System(f"{model}@{fingerprint(run)}", name, settings, process, run.model.video > 0)
 
 
 def resynthesizer(model: str, run: Run) -> System:
     """Analysis and resynthesis of clean speech, as a system."""
     return System(
-        f"{model}@{fingerprint(run)}", "resynthesis", "", lambda x, seed: resynthesize(x, RATE, run)
+        f"{model}@{fingerprint(run)}",
+        "resynthesis",
+        "",
+        lambda x, seed, video=None: resynthesize(x, RATE, run, video),
+        run.model.video > 0,
     )
 
 
@@ -148,7 +160,8 @@ def _measure(
     for key, (system, seed) in zip(keys, runs, strict=True):
         if key not in table.rows:
             begin = time.perf_counter()
-            estimate = system.process(x, seed)
+            seen = {"video": trial.video} if system.seeing else {}
+            estimate = system.process(x, seed, **seen)
             rtf = (time.perf_counter() - begin) * RATE / len(x)
             cells = _cells(given, score(estimate, s, RATE, metrics))
             numbers = {"seconds": f"{len(x) / RATE:.3f}", "rtf": f"{rtf:.4f}"}

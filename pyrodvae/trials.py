@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pyrodvae.audio import AudioError, check_waveform, read_audio
+from pyrodvae.av_data import video_of
 from pyrodvae.data import audio_files, scan
 from pyrodvae.signal import resample
+from pyrodvae.video_file import VideoError
 
 Array = npt.NDArray[np.float32]
 
@@ -29,12 +31,14 @@ class Trial:
         file, noise, snr: what it is called in the results; noise and snr may be empty.
         load: gives (reference, input), both (N,) at :data:`RATE`; the same array twice where the
             reference is the input and there is nothing to improve.
+        video: of the speaker: the file of the reference's name beside it, if there is one.
     """
 
     file: str
     noise: str
     snr: str
     load: Callable[[], tuple[Array, Array]]
+    video: Path | None = None
 
 
 def pairs(folder: Path, limit: int | None = None) -> list[Trial]:
@@ -54,7 +58,10 @@ def pairs(folder: Path, limit: int | None = None) -> list[Trial]:
         raise AudioError(f"There is no recording in {clean} and {noisy}.")
 
     def trial(name: Path) -> Trial:
-        return Trial(name.as_posix(), "", "", lambda: (read_mono(clean / name), read_mono(noisy / name)))
+        def load() -> tuple[Array, Array]:
+            return read_mono(clean / name), read_mono(noisy / name)
+
+        return Trial(name.as_posix(), "", "", load, beside(clean / name))
 
     return [trial(name) for name in spread(names, limit)]
 
@@ -73,7 +80,7 @@ def clean_speech(
             s = read_mono(path)
             return s, s
 
-        return Trial(path.relative_to(speech).as_posix(), "", "", load)
+        return Trial(path.relative_to(speech).as_posix(), "", "", load, beside(path))
 
     return [trial(path) for path in spread(select(speech, manifest, split), limit)]
 
@@ -112,11 +119,21 @@ def mixtures(
             raise AudioError(f"The rules leave no noise to mix with {path}.")
         chosen = fitting[chance.integers(len(fitting))]
         place = chance.random()
-        return Trial(
-            name, chosen.relative_to(noise).as_posix(), f"{snr:g}", lambda: mix(path, chosen, place, snr)
-        )
+
+        def load() -> tuple[Array, Array]:
+            return mix(path, chosen, place, snr)
+
+        return Trial(name, chosen.relative_to(noise).as_posix(), f"{snr:g}", load, beside(path))
 
     return [trial(path, snr) for path in spread(select(speech, manifest, split), limit) for snr in snrs]
+
+
+def beside(path: Path) -> Path | None:
+    """The video of a recording, if there is one."""
+    try:
+        return video_of(path)
+    except VideoError:
+        return None
 
 
 def mix(speech: Path, noise: Path, place: float, snr: float) -> tuple[Array, Array]:
