@@ -379,6 +379,20 @@ def test_a_hierarchical_regression() -> None:
     )
 
 
+def test_a_coin_does_not_hide_an_arrow() -> None:
+    """Each x looks at its z where its coin, which is rarely up, lets it."""
+
+    def program(hidden: bool = False) -> None:
+        for t in range(12):
+            c = pyro.sample(f"c_{t}", dist.Bernoulli(torch.full((1,), 0.02)).to_event(1))
+            z = pyro.sample(f"z_{t}", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            seen = torch.where(c > 0, 0 * z if hidden else z, torch.zeros(1))
+            pyro.sample(f"x_{t}", dist.Normal(seen, 1.0).to_event(1))
+
+    assert all(f"z_{t}" in trace_graph(program).parents(f"x_{t}") for t in range(12))
+    assert not any(f"z_{t}" in trace_graph(program, True).parents(f"x_{t}") for t in range(12))
+
+
 # Samplers.
 
 

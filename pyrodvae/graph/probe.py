@@ -180,6 +180,20 @@ def changed(site: Site, attempt: int) -> Tensor:
     return drawn
 
 
+def is_discrete(site: Site) -> bool:
+    """Whether the values that it can take can be listed."""
+    return bool(_base(site.fn).has_enumerate_support)
+
+
+def turned_on(site: Site, attempt: int) -> Tensor:
+    """A discrete value, element by element the next in the list of what it can be, or a later one."""
+    values = _base(site.fn).enumerate_support(expand=False).flatten()
+    value = site.value.detach()
+    place = (values == value[..., None]).to(torch.uint8).argmax(-1)
+    following: Tensor = values[(place + 1 + attempt) % len(values)]
+    return following
+
+
 def _base(fn: Any) -> Any:
     while isinstance(fn, Independent | ExpandedDistribution | MaskedDistribution):
         fn = fn.base_dist

@@ -13,7 +13,16 @@ from torch import Tensor
 
 from pyrodvae.dvae import DVAE
 from pyrodvae.graph.dag import Graph
-from pyrodvae.graph.probe import Probe, Sites, SizesOnly, changed, outcome, provenance
+from pyrodvae.graph.probe import (
+    Probe,
+    Sites,
+    SizesOnly,
+    changed,
+    is_discrete,
+    outcome,
+    provenance,
+    turned_on,
+)
 from pyrodvae.program import local_parameters
 
 FRAMES = 5
@@ -142,6 +151,12 @@ class _Derivation:
                 for arrow, slope in slopes.items():
                     zeros[arrow] += not slope
                 suspects -= {arrow for arrow, slope in slopes.items() if slope}
+        for seed, attempt in itertools.product(range(POINTS), range(CHANGES)):
+            # A coin may have kept a slope from showing: all are turned.
+            turned = self._turned(seed, attempt) if suspects else {}
+            if turned:
+                slopes = _slopes(self._run("leaves", seed, turned), suspects)
+                suspects -= {arrow for arrow, slope in slopes.items() if slope}
         felt = self._felt({u for u, _ in suspects}) & suspects
         refuted = {arrow for arrow in suspects - felt if zeros[arrow] == POINTS}
         self._note(
@@ -185,6 +200,12 @@ class _Derivation:
         torch.manual_seed(POINTS + seed)  # not the numbers that the values were made of
         ways = itertools.product(sorted(names), range(CHANGES))
         return held, [(u, {**held, u: changed(sites[u], attempt)}) for u, attempt in ways]
+
+    def _turned(self, seed: int, attempt: int) -> dict[str, Tensor]:
+        """The values of all sites at a point, those with few possible values at another of these; or {}."""
+        sites = self._run("plain", seed)
+        turned = {name: turned_on(site, attempt) for name, site in sites.items() if is_discrete(site)}
+        return turned and {name: site.value for name, site in sites.items()} | turned
 
     def _run(self, how: str, seed: int, held: dict[str, Tensor] | None = None) -> Sites:
         torch.manual_seed(seed)
