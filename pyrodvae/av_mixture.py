@@ -60,10 +60,10 @@ class AVMixture(DVAE):
 
     Frames are independent given v. Three programs follow:
 
-    * :meth:`steps`: sites ``v_t, alpha_t, z_t, x_t``, for graphs and generation;
+    * ``steps``: sites ``v_t, alpha_t, z_t, x_t``, for graphs and generation;
     * :meth:`choices`: sites ``alpha``, ``z`` and ``x`` in plates over sequences and frames, for Pyro's
       ``TraceEnum_ELBO``;
-    * :meth:`forward`: α summed out, sites ``z`` and ``x`` as of any model, for every engine:
+    * ``forward``: α summed out, sites ``z`` and ``x`` as of any model, for every engine:
       p(z_t) is a mixture, and p(x_t | z_t) = Σ_α p(α | z_t) p_α(x_t | z_t).
 
     Where a picture is missing α_t = 1: that it is missing is known, as lengths are, and no variable.
@@ -180,7 +180,7 @@ class AVMixture(DVAE):
         The second guide samples ``z`` alone.
 
         Args:
-            x, lengths, v: as of :meth:`forward`.
+            x, lengths, v: as of ``forward``.
 
         Returns:
             z (..., B, T, D).

@@ -108,7 +108,7 @@ class MixtureGuide(Guide):
 
 
 class FrameByFrame(Program):
-    """The guide of a mixture with sites ``alpha_0, z_0, alpha_1, …``, as of the model's :meth:`steps`."""
+    """The guide of a mixture with sites ``alpha_0, z_0, alpha_1, …``, as of the model's ``steps``."""
 
     def __init__(self, guide: MixtureGuide) -> None:
         super().__init__()
