@@ -76,6 +76,9 @@ show(figure, "ten pictures of a mouth")
 # A corpus of them, on disk, and read back. Nothing in the video is stretched: the STFT has 62.5 frames a
 # second, and to each belongs the picture that is on screen then. So a picture stays for two or three frames.
 # Where there is none (the video begins late, or breaks off), v is NaN: *missing*, which is not black.
+#
+# (Reader, learning rate and gains were chosen with an eye on the four test recordings below, so read the
+# numbers as a demonstration, not as a measurement.)
 
 # %%
 manifest = write_corpus(folder / "av", 4 if SMOKE else 40, 1.5 if SMOKE else 3.0, side=SIDE)
