@@ -393,6 +393,19 @@ def test_a_coin_does_not_hide_an_arrow() -> None:
     assert not any(f"z_{t}" in trace_graph(program, True).parents(f"x_{t}") for t in range(12))
 
 
+def test_a_choice_of_several_is_left_whole() -> None:
+    """Elements of a one-hot vector are not turned one by one: it would be none any more."""
+    seen: list[torch.Tensor] = []
+
+    def program() -> None:
+        which = pyro.sample("which", dist.OneHotCategorical(torch.ones(3) / 3))
+        seen.append(which)
+        pyro.sample("x", dist.Normal((which * torch.arange(3.0)).sum(), 1.0))
+
+    assert trace_graph(program).parents("x") == ("which",)
+    assert all(which.sum() == 1 for which in seen)
+
+
 # Samplers.
 
 

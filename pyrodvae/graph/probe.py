@@ -161,11 +161,8 @@ def provenance(value: Tensor) -> frozenset[str]:
 def changed(site: Site, attempt: int) -> Tensor:
     """Another value of a site: further away with each attempt, or the next in the list of what it can be."""
     value, by = site.value.detach(), 10.0**attempt
-    if site.fn.has_enumerate_support and not site.fn.event_shape:
-        values = site.fn.enumerate_support()
-        place = (values == value).to(torch.uint8).argmax(0, keepdim=True)
-        following: Tensor = values.gather(0, (place + 1 + attempt) % len(values))[0]
-        return following
+    if is_discrete(site):
+        return turned_on(site, attempt)
     if value.is_complex():
         return value + by * torch.randn_like(value)
     with torch.no_grad():
@@ -181,8 +178,9 @@ def changed(site: Site, attempt: int) -> Tensor:
 
 
 def is_discrete(site: Site) -> bool:
-    """Whether the values that it can take can be listed."""
-    return bool(_base(site.fn).has_enumerate_support)
+    """Whether the values of its elements can be listed, each on its own."""
+    base = _base(site.fn)
+    return bool(base.has_enumerate_support) and not base.event_shape
 
 
 def turned_on(site: Site, attempt: int) -> Tensor:
