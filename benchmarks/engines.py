@@ -21,8 +21,9 @@ from torch import Tensor
 
 from pyrodvae import examples, read_audio
 from pyrodvae.engines import ENGINES
-from pyrodvae.enhance import EnhanceConfig, enhance_spectrum, make_engine
+from pyrodvae.enhance_config import EnhanceConfig
 from pyrodvae.plots import new_figure
+from pyrodvae.separation import enhance_spectrum, make_engine
 from pyrodvae.weights import Run, load_run
 
 FRAMES = (125, 250, 500, 1000)

@@ -28,8 +28,9 @@ from pyrodvae.av_data import video_of
 from pyrodvae.corruption import corrupt
 from pyrodvae.data import manifest_paths
 from pyrodvae.engines import ENGINES
-from pyrodvae.enhance import EnhanceConfig, enhance_spectrum
+from pyrodvae.enhance_config import EnhanceConfig
 from pyrodvae.metrics import score
+from pyrodvae.separation import enhance_spectrum
 from pyrodvae.signal import STFT
 from pyrodvae.video import align, read_video
 from pyrodvae.weights import load_run

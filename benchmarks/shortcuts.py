@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pyrodvae import examples
 from pyrodvae.engines import MALA, MH, Engine, Langevin
-from pyrodvae.enhance import EnhanceConfig
+from pyrodvae.enhance_config import EnhanceConfig
 from pyrodvae.evaluate import enhancer, evaluate
 from pyrodvae.plots import new_figure, save_picture
 from pyrodvae.potential import Target

@@ -8,7 +8,8 @@ from pyrodvae import starting  # noqa: F401  (before all that takes long to impo
 from pyrodvae.audio import AudioError, read_audio
 from pyrodvae.audio_writer import write_audio
 from pyrodvae.engines import ENGINES
-from pyrodvae.enhance import EnhanceConfig, Enhanced, enhance
+from pyrodvae.enhance import Enhanced, enhance
+from pyrodvae.enhance_config import EnhanceConfig
 from pyrodvae.guides import GUIDES, make_guide
 from pyrodvae.models import MODELS
 from pyrodvae.signal import STFT

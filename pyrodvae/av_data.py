@@ -65,10 +65,14 @@ def video_of(path: Path) -> Path:
     Raises:
         VideoError: there is none.
     """
-    for suffix in SUFFIXES:
-        if (video := path.with_suffix(suffix)).exists():
-            return video
-    raise VideoError(f"{path} has no video of the same name beside it ({', '.join(SUFFIXES)}).")
+    if (video := beside(path)) is None:
+        raise VideoError(f"{path} has no video of the same name beside it ({', '.join(SUFFIXES)}).")
+    return video
+
+
+def beside(path: Path) -> Path | None:
+    """The video of a recording, if there is one."""
+    return next((video for end in SUFFIXES if (video := path.with_suffix(end)).exists()), None)
 
 
 def prepare_av(

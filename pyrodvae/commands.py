@@ -19,7 +19,7 @@ from pyrodvae import whole
 from pyrodvae.audio import AudioError, read_audio
 from pyrodvae.audio_writer import format_of, write_audio
 from pyrodvae.engines import Chain, Engine
-from pyrodvae.enhance import EnhanceConfig, make_engine
+from pyrodvae.enhance_config import EnhanceConfig
 from pyrodvae.evaluate import System, enhancer, evaluate, resynthesizer
 from pyrodvae.files import Transform, enhancing, plan, resynthesizing, transform_files, with_videos
 from pyrodvae.metrics import score
@@ -27,6 +27,7 @@ from pyrodvae.models import MODELS
 from pyrodvae.plots import check_folder, check_picture, plot_costs, plot_spectrogram
 from pyrodvae.published import import_weights
 from pyrodvae.report import EnhancementReport, check_page, write_results
+from pyrodvae.separation import make_engine
 from pyrodvae.settings import apply, keywords
 from pyrodvae.synthesis import generate
 from pyrodvae.train import train

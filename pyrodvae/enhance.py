@@ -2,108 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pyrodvae.as_published import enhance_spectrum_as_published, published_form
+from pyrodvae.as_published import published_form
 from pyrodvae.audio import AudioError, Waveform
-from pyrodvae.av_mixture import AVMixture
-from pyrodvae.denoised import Denoised, subtract
 from pyrodvae.diagnostics import Diagnostics
-from pyrodvae.em import Posterior, em
-from pyrodvae.engines import ALGORITHMS, ENGINES, Chain, Engine, Factorised, Langevin
-from pyrodvae.given import Given
-from pyrodvae.mixture_guide import Voice, readings
-from pyrodvae.mixture_vem import factorised_em
-from pyrodvae.noise import Multiplicative, NMFNoise
-from pyrodvae.noisy import Feedback, NoisySpeech
-from pyrodvae.noisy_mixture import NoisyMixture
-from pyrodvae.posterior import EstimateKey
-from pyrodvae.settings import check_seed
+from pyrodvae.em import Posterior
+from pyrodvae.engines import Engine
+from pyrodvae.enhance_config import EnhanceConfig
+from pyrodvae.separation import enhance_spectrum, make_engine
 from pyrodvae.signal import overlapping, resample
 from pyrodvae.video_for import video_for
 from pyrodvae.waveforms import centred, read_input
 from pyrodvae.weights import Run, load_run
 
-START_FLOOR = 0.05
-"""Of the power that chains start from; engines that go on to read x read more of it, see Denoised."""
 WINDOW_SECONDS, SHARED_SECONDS = 30.0, 1.0
 """Longer recordings are enhanced in windows of this length, faded into each other over the second."""
-
-
-@dataclass(frozen=True)
-class EnhanceConfig:
-    """Settings of enhancement that do not belong to an engine; numbers have a least and a most value.
-
-    Args:
-        iterations: of EM.
-        chains: S draws of z side by side.
-        noise_rank: K of the noise model.
-        average: the share of iterations, from the end, that enters the estimate.
-        memory: κ of the noise updates, which from the middle of the iterations on average over all draws
-            with steps i^{-κ} (see :class:`~pyrodvae.noise.Multiplicative`); 0 looks at the last alone.
-        estimate: the mean of ``"mask"`` or of ``"precision"``, see :mod:`pyrodvae.posterior`.
-        tolerance: the relative change of the objective with which the noise counts as found, and only the
-            iterations of the estimate remain; 0 for never.
-        feedback: what a model that reads earlier frames of speech is given for them: ``"estimate"``, what
-            they are believed to be, or ``"own"``, its own output; see :class:`~pyrodvae.noisy.NoisySpeech`.
-        gain: whether each frame of speech has a gain of its own.
-        seed: of everything random.
-        approach: so many of the iterations, at most a third, are Langevin's where the engine accepts or
-            rejects (mh, mala, hmc …): its small steps would not lead from the encoder's guess to the
-            posterior before the noise model has taken the speech for noise.
-        face: the video shows a face, and the lips are to be cut from it.
-        voice: whose guess of z a mixture of audio and video with one latent starts from: ``"audio"`` or
-            ``"visual"`` encoder, or ``"both"``, frame by frame either. With own latents each has its own.
-        own_latents: whether a mixture has a latent for each of its readings
-            (:class:`~pyrodvae.av_mixture.OwnLatents`).
-        as_published: run the published algorithm that the engine's key stands for, with its own settings
-            throughout (:mod:`pyrodvae.as_published`); of those here it takes iterations, noise_rank and seed.
-    """
-
-    iterations: int = 60
-    chains: int = 1
-    noise_rank: int = 8
-    average: float = 0.5
-    memory: float = 1.0
-    estimate: EstimateKey = "mask"
-    tolerance: float = 0.0
-    feedback: Feedback = "estimate"
-    gain: bool = False
-    seed: int = 0
-    approach: int = 20
-    face: bool = False
-    voice: Voice = "both"
-    own_latents: bool = True
-    as_published: bool = False
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.approach, int | np.integer) or self.approach < 0:
-            raise ValueError(f"approach must be a whole number, at least 0, not {self.approach}.")
-        for name, most in (("iterations", 10_000), ("chains", 256), ("noise_rank", 512)):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or not 1 <= value <= most:
-                raise ValueError(f"{name} must be a whole number from 1 to {most}, not {value}.")
-        if not 0 < self.average <= 1:
-            raise ValueError(f"average is a share between 0 and 1, not {self.average}.")
-        for name, limit in (("memory", 1.0), ("tolerance", math.inf)):
-            value = getattr(self, name)
-            if not isinstance(value, int | float | np.number) or not 0 <= value <= limit:
-                raise ValueError(f"{name} must be from 0 to {limit:g}, not {value}.")
-        for name, kind in (("estimate", EstimateKey), ("feedback", Feedback), ("voice", Voice)):
-            words = get_args(kind)
-            if getattr(self, name) not in words:
-                known = ", ".join(f"'{word}'" for word in words[:-1]) + f" or '{words[-1]}'"
-                raise ValueError(f"{name} is {known}, not '{getattr(self, name)}'.")
-        check_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -191,27 +113,6 @@ class Enhanced:
         from pyrodvae.plots import plot_enhanced
 
         return plot_enhanced(self, path)
-
-
-def make_engine(key: str, **settings: Any) -> Engine:
-    """An engine by its key; keys joined by "+" make a chain, ``"encoder+langevin+mala"``.
-
-    Raises:
-        ValueError: no such engine, or a setting that it does not have.
-    """
-    if "+" in key:
-        if not all(part.strip() for part in key.split("+")):
-            raise ValueError(f"The chain of engines '{key}' has an empty part.")
-        if settings:
-            raise ValueError(f"The engines of '{key}' have settings of their own: make each, and a Chain.")
-        return Chain(tuple(make_engine(part.strip()) for part in key.split("+")))
-    known = ENGINES | ALGORITHMS
-    if key not in known:
-        raise ValueError(f"No engine is called '{key}'; there are: {', '.join(known)}.")
-    try:
-        return known[key](**settings)
-    except TypeError as error:
-        raise ValueError(f"The engine '{key}' refuses a setting: {error}.") from error
 
 
 def enhance(
@@ -328,78 +229,3 @@ def _in_windows(
         variance[:, frames] += ramp * posterior.variance
         windows.append((start, posterior))
     return mean, variance, windows
-
-
-def enhance_spectrum(
-    x: Tensor,
-    run: Run,
-    engine: Engine,
-    config: EnhanceConfig,
-    generator: torch.Generator,
-    each: Callable[[int], None] = lambda i: None,
-    *,
-    v: Tensor | None = None,
-) -> Posterior:
-    """EM on one window x (B, T, F), v (B, T, V): a first guess of the noise, z from the encoder, then EM.
-
-    The encoder knows clean speech only, so it reads a crudely enhanced x: by spectral subtraction of
-    twice the first guess of the noise.
-    """
-    if config.as_published:
-        form, seed = published_form(engine, run), config.seed
-        return enhance_spectrum_as_published(x, run, form, config.iterations, seed, config.noise_rank, each)
-    if not run.model.speech or run.model.data == "real":
-        raise ValueError(
-            f"{type(run.model).__name__} here is a model of real vectors, and noise is added to complex "
-            "spectra: take a model of speech."
-        )
-    noise = NMFNoise.from_quiet_frames(x, config.noise_rank, generator)
-    first = noise.variance
-    crude = subtract(x, first, START_FLOOR)
-    g = torch.ones_like(x[..., :1].real) if config.gain else None
-    own = config.own_latents and not isinstance(engine, Factorised)
-    speech, encoder = readings(run.model, run.guide, own, config.voice)
-    law = encoder.energies
-    guide = Given(encoder, crude, v) if speech.shares or law is not None else encoder
-    w = guide.shared if speech.segment else None
-    with torch.no_grad():
-        q = guide.posterior(crude)
-        z = q.rsample((config.chains,))
-        energies = None if law is None else law.of(q.along(z)).mean(0)
-    m_step = Multiplicative(config.memory, config.iterations // 2)
-    if isinstance(engine, Factorised):
-        return factorised_em(
-            speech, noise, g, x, v, z, engine,
-            iterations=config.iterations, average=config.average, m_step=m_step, each=each,
-        )  # fmt: skip
-    if isinstance(speech, AVMixture):
-        model: NoisySpeech = NoisyMixture(speech, noise, g, x=x, v=v)
-    else:
-        model = NoisySpeech(
-            speech, noise, g, feedback=config.feedback, heard=crude, w=w, v=v, energies=energies
-        )
-    engine = _approached(engine, config).planned(config.iterations)
-    return em(
-        model,
-        Denoised(guide, first),
-        x,
-        engine,
-        z,
-        iterations=config.iterations,
-        average=config.average,
-        estimate=config.estimate,
-        m_step=m_step,
-        tolerance=config.tolerance,
-        each=each,
-    )
-
-
-def _approached(engine: Engine, config: EnhanceConfig) -> Engine:
-    """The engine, or one that begins with Langevin's, where small steps would not lead to the posterior."""
-    steps = min(config.approach, config.iterations // 3)
-    if not engine.local or not steps:
-        return engine
-    chain = engine if isinstance(engine, Chain) else Chain((engine,))
-    before, after = chain.engines[: chain.first_walker], Chain(chain.engines[chain.first_walker :])
-    rest = max(1, config.iterations - len(before) - steps)
-    return Chain((*before, Langevin(), after), (*(1,) * len(before), steps, rest))

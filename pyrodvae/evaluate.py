@@ -17,7 +17,8 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from pyrodvae.engines import Engine
-from pyrodvae.enhance import EnhanceConfig, enhance
+from pyrodvae.enhance import enhance
+from pyrodvae.enhance_config import EnhanceConfig
 from pyrodvae.metrics import METRICS, Measurement, score
 from pyrodvae.results import Results, Row
 from pyrodvae.settings import check_seed, describe

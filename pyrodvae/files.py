@@ -23,10 +23,11 @@ from pyrodvae.audio import (
     read_segments,
 )
 from pyrodvae.audio_writer import FORMATS, INTEGER_BITS, OverlapWriter, format_of
-from pyrodvae.av_data import SUFFIXES as VIDEOS
+from pyrodvae.av_data import beside
 from pyrodvae.data import audio_files
 from pyrodvae.engines import Engine
-from pyrodvae.enhance import SHARED_SECONDS, WINDOW_SECONDS, EnhanceConfig, Enhanced, enhance
+from pyrodvae.enhance import SHARED_SECONDS, WINDOW_SECONDS, Enhanced, enhance
+from pyrodvae.enhance_config import EnhanceConfig
 from pyrodvae.synthesis import resynthesize
 from pyrodvae.weights import Run
 
@@ -112,10 +113,10 @@ def with_videos(jobs: Sequence[Job], inputs: Sequence[str | Path], video: Path) 
         if video.is_dir():
             roots = [root for root in map(Path, inputs) if root.is_dir() and job.source.is_relative_to(root)]
             name = job.source.relative_to(roots[0]) if roots else Path(job.source.name)
-            there = [path for end in VIDEOS if (path := (video / name).with_suffix(end)).is_file()]
+            film = beside(video / name)
         else:
-            there = [video] if len(jobs) == 1 else []
-        if not there:
+            film = video if len(jobs) == 1 else None
+        if film is None:
             raise AudioError(
                 f"{job.source} has no video: for several recordings --video is a folder of equal names."
             )
@@ -123,7 +124,7 @@ def with_videos(jobs: Sequence[Job], inputs: Sequence[str | Path], video: Path) 
             raise AudioError(
                 f"{job.source} is longer than {WINDOW_SECONDS:g} seconds: with --video, cut both first."
             )
-        found.append(replace(job, video=there[0]))
+        found.append(replace(job, video=film))
     return found
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from pyrodvae.engines import ENGINES
-from pyrodvae.enhance import EnhanceConfig, enhance_spectrum, make_engine
+from pyrodvae.enhance_config import EnhanceConfig
 from pyrodvae.models import MODELS, is_given_video
 from pyrodvae.results import aligned
+from pyrodvae.separation import enhance_spectrum, make_engine
 from pyrodvae.signal import STFT
 from pyrodvae.weights import Run, make_pair
 

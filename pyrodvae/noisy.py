@@ -41,6 +41,15 @@ class Pass(NamedTuple):
     variance: Tensor
 
 
+def check_speech(model: DVAE) -> None:
+    """Raise a ValueError unless it is a model of spectra, which noise can be added to."""
+    if model.data == "real":
+        raise ValueError(
+            f"{type(model).__name__} here is a model of real vectors, and noise is added to complex "
+            "spectra: take a model of speech."
+        )
+
+
 class NoisySpeech(Program):
     r"""Noisy speech, with the clean speech summed out.
 
@@ -108,11 +117,7 @@ class NoisySpeech(Program):
     ) -> None:
         super().__init__()
         name = type(speech).__name__
-        if speech.data == "real":
-            raise ValueError(
-                f"{name} here is a model of real vectors, and noise is added to complex "
-                "spectra: take a model of speech."
-            )
+        check_speech(speech)
         if feedback not in ("estimate", "own"):
             raise ValueError(f"feedback is 'estimate' or 'own', not '{feedback}'.")
         if isinstance(speech, SRNN) and feedback == "estimate" and heard is not None:

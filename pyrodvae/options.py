@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from pyrodvae.enhance import EnhanceConfig
+from pyrodvae.enhance_config import EnhanceConfig
 from pyrodvae.metrics import METRICS
 
 
@@ -103,7 +103,7 @@ def selection_options(p: argparse.ArgumentParser, split: str, more: str) -> None
 
 
 def enhancement_options(p: argparse.ArgumentParser) -> None:
-    """What :class:`~pyrodvae.enhance.EnhanceConfig` and engines can be told."""
+    """What :class:`~pyrodvae.enhance_config.EnhanceConfig` and engines can be told."""
     default = EnhanceConfig()
     p.add_argument("--iterations", type=whole, metavar="N", help=f"of EM ({default.iterations})")
     p.add_argument("--chains", type=whole, metavar="S", help=f"draws side by side ({default.chains})")

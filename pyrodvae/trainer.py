@@ -176,7 +176,7 @@ class Trainer:
         )
         with local_parameters():
             self.loss = elbo(config.objective)(model, guide)
-            self.prior_loss = elbo(config.objective)(model, Prior(model))
+            self.prior_loss = elbo(config.objective)(model, Prior(model)) if self.prior_share else None
         self.epoch = 0
         self.history: list[dict[str, float]] = []
         self.best = (math.inf, -1)
@@ -219,8 +219,9 @@ class Trainer:
         with local_parameters(), KLWeight(beta), Once():
             if isinstance(self.model, AVMixture):
                 return mixture_loss(self.model, self.guide, x, lengths, v, beta=beta, prior_share=share)
-            loss: Tensor = self.loss(*arguments(x, lengths, v))
-            return torch.lerp(loss, self.prior_loss(*arguments(x, lengths, v)), share) if share else loss
+            args = arguments(x, lengths, v)
+            loss: Tensor = self.loss(*args)
+            return loss if self.prior_loss is None else torch.lerp(loss, self.prior_loss(*args), share)
 
     def run_epoch(self, show: bool = True) -> dict[str, float]:
         """Train one epoch and validate; returns the row of the history."""

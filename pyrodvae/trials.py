@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pyrodvae.audio import AudioError, check_waveform, read_audio
-from pyrodvae.av_data import video_of
+from pyrodvae.av_data import beside
 from pyrodvae.data import audio_files, scan
 from pyrodvae.signal import resample
-from pyrodvae.video_file import VideoError
 
 Array = npt.NDArray[np.float32]
 
@@ -126,14 +125,6 @@ def mixtures(
         return Trial(name, chosen.relative_to(noise).as_posix(), f"{snr:g}", load, beside(path))
 
     return [trial(path, snr) for path in spread(select(speech, manifest, split), limit) for snr in snrs]
-
-
-def beside(path: Path) -> Path | None:
-    """The video of a recording, if there is one."""
-    try:
-        return video_of(path)
-    except VideoError:
-        return None
 
 
 def mix(speech: Path, noise: Path, place: float, snr: float) -> tuple[Array, Array]:

@@ -25,7 +25,8 @@ from pyrodvae.audio_writer import write_audio
 from pyrodvae.cli import main, parse
 from pyrodvae.commands import configured, one_thread
 from pyrodvae.engines import ALGORITHMS, ENGINES, MALA, Chain, Langevin
-from pyrodvae.enhance import EnhanceConfig, enhance
+from pyrodvae.enhance import enhance
+from pyrodvae.enhance_config import EnhanceConfig
 from pyrodvae.guides import GUIDES
 from pyrodvae.matrix import try_all
 from pyrodvae.metrics import METRICS

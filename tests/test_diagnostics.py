@@ -22,7 +22,8 @@ from pyrodvae.diagnostics import (
     split_r_hat,
 )
 from pyrodvae.engines import MALA, VEM, BatchedHMC, Langevin
-from pyrodvae.enhance import EnhanceConfig, enhance
+from pyrodvae.enhance import enhance
+from pyrodvae.enhance_config import EnhanceConfig
 from pyrodvae.weights import Run, load_run
 
 N, S, B = 2000, 4, 3

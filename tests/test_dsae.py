@@ -13,7 +13,8 @@ from torch.distributions import kl_divergence
 from toys import B, D, F, H, T, errors, latents, make, spectra
 
 from pyrodvae.dvae import DVAE
-from pyrodvae.enhance import EnhanceConfig, enhance
+from pyrodvae.enhance import enhance
+from pyrodvae.enhance_config import EnhanceConfig
 from pyrodvae.guide import Guide
 from pyrodvae.guides import GUIDES, make_guide
 from pyrodvae.models import DSAE

@@ -17,17 +17,11 @@ from torch import Tensor
 from pyrodvae import AudioError, EnhanceConfig, enhance, examples, read_audio
 from pyrodvae.distributions import power
 from pyrodvae.engines import MALA, MH, Chain, Encoder, Langevin
-from pyrodvae.enhance import (
-    SHARED_SECONDS,
-    WINDOW_SECONDS,
-    Enhanced,
-    Waveform,
-    _approached,
-    enhance_spectrum,
-)
+from pyrodvae.enhance import SHARED_SECONDS, WINDOW_SECONDS, Enhanced, Waveform
 from pyrodvae.metrics import si_sdr
 from pyrodvae.noise import NMFNoise
 from pyrodvae.observations import POWER_FLOOR
+from pyrodvae.separation import _approached, enhance_spectrum
 from pyrodvae.signal import STFT, overlapping
 from pyrodvae.waveforms import centred
 from pyrodvae.weights import Run, base_card, make_pair

@@ -15,7 +15,7 @@ from test_audio import disk_of
 from pyrodvae.audio import AudioError
 from pyrodvae.audio_writer import write_audio
 from pyrodvae.engines import Langevin
-from pyrodvae.enhance import EnhanceConfig
+from pyrodvae.enhance_config import EnhanceConfig
 from pyrodvae.evaluate import KEY, Results, System, enhancer, evaluate, fingerprint, resynthesizer
 from pyrodvae.metrics import si_sdr
 from pyrodvae.plots import plot_costs

@@ -17,7 +17,8 @@ from test_audio import disk_of
 from pyrodvae.audio import AudioError, info, read_audio
 from pyrodvae.audio_writer import write_audio
 from pyrodvae.engines import Langevin
-from pyrodvae.enhance import EnhanceConfig, enhance
+from pyrodvae.enhance import enhance
+from pyrodvae.enhance_config import EnhanceConfig
 from pyrodvae.files import (
     Job,
     Share,

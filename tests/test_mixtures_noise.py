@@ -14,12 +14,13 @@ from toys import B, D, F, T, errors, spectra
 from pyrodvae.av_mixture import CERTAIN, OwnLatents
 from pyrodvae.em import em
 from pyrodvae.engines import MH, Factorised, Langevin
-from pyrodvae.enhance import EnhanceConfig, enhance_spectrum, make_engine
+from pyrodvae.enhance_config import EnhanceConfig
 from pyrodvae.mixture_guide import MixtureGuide, OwnLatentsGuide
 from pyrodvae.noise import NMFNoise
 from pyrodvae.noisy_mixture import NoisyMixture
 from pyrodvae.potential import Target
 from pyrodvae.program import local_parameters
+from pyrodvae.separation import enhance_spectrum, make_engine
 from pyrodvae.signal import STFT
 from pyrodvae.weights import Run
 

@@ -27,7 +27,8 @@ from small_runs import FAST, save_small_run, save_sound, sound
 
 from pyrodvae import examples
 from pyrodvae.cli import main
-from pyrodvae.enhance import EnhanceConfig, Enhanced, enhance
+from pyrodvae.enhance import Enhanced, enhance
+from pyrodvae.enhance_config import EnhanceConfig
 from pyrodvae.observations import POWER_FLOOR
 from pyrodvae.report import EnhancementReport, check_page, results_page, write_results
 from pyrodvae.report.charts import Axis, Dot, dots, heat, lines

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from pyrodvae.engines import ENGINES, MALA
-from pyrodvae.enhance import EnhanceConfig
+from pyrodvae.enhance_config import EnhanceConfig
 from pyrodvae.settings import apply, describe
 from pyrodvae.trainer import TrainConfig
 

@@ -11,7 +11,8 @@ from toys import B, F, H, T, spectra
 from pyrodvae.atoms import mean_latents, plot_atoms
 from pyrodvae.em import em
 from pyrodvae.engines import PEEM, VEM, AutoGuide, Chain, Encoder, Engine, Langevin
-from pyrodvae.enhance import EnhanceConfig, enhance
+from pyrodvae.enhance import enhance
+from pyrodvae.enhance_config import EnhanceConfig
 from pyrodvae.given import Given
 from pyrodvae.guides import make_guide
 from pyrodvae.models.sdm_rvae import SDMRVAE

@@ -31,12 +31,12 @@ import torch
 from pyrodvae import EnhanceConfig, enhance, examples, load_run, read_audio
 from pyrodvae.distributions import ComplexNormal
 from pyrodvae.engines import MALA, VEM, BatchedHMC, Encoder, Langevin
-from pyrodvae.enhance import enhance_spectrum
 from pyrodvae.metrics import si_sdr
 from pyrodvae.noise import Multiplicative, NMFNoise
 from pyrodvae.noisy import NoisySpeech
 from pyrodvae.plots import new_figure, spectrogram
 from pyrodvae.potential import Target
+from pyrodvae.separation import enhance_spectrum
 from pyrodvae.teaching import PALETTE, play, show, smoke
 
 torch.manual_seed(0)

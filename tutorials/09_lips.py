@@ -35,7 +35,6 @@ from pyrodvae.av_data import load_av
 from pyrodvae.corruption import corrupt
 from pyrodvae.data import scan
 from pyrodvae.engines import Langevin
-from pyrodvae.enhance import enhance_spectrum
 from pyrodvae.graph import compliance, graph_of, posterior
 from pyrodvae.graph_drawing import plot_graph
 from pyrodvae.guide import Sees
@@ -46,6 +45,7 @@ from pyrodvae.models import AVVAE
 from pyrodvae.models.av_vae import AVGuide
 from pyrodvae.objective import Prior, density, traces
 from pyrodvae.plots import new_figure, spectrogram
+from pyrodvae.separation import enhance_spectrum
 from pyrodvae.synthetic_av import RATE, speak, write_corpus
 from pyrodvae.teaching import PALETTE, play, show, smoke
 from pyrodvae.train import train
