@@ -73,7 +73,9 @@ def test_diagnostics_are_those_of_pyro_and_the_rate_of_acceptance() -> None:
     assert "acceptance rate" not in posterior(Langevin(), s, 20, 5).diagnostics()
 
 
-def test_the_progress_bar_has_a_rate(capsys) -> None:
+def test_the_progress_bar_has_a_rate(capsys, monkeypatch) -> None:
+    for word in ("CI", "PYTEST_XDIST_WORKER"):  # where Pyro shows no bar, whatever it is asked
+        monkeypatch.delenv(word, raising=False)
     s = SCENES["one_site"]()
     kernel = EngineKernel(MALA(), s.target.model)
     MCMC(kernel, num_samples=4, warmup_steps=4, disable_progbar=False).run(*s.target.args)
