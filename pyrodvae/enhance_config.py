@@ -40,6 +40,8 @@ class EnhanceConfig:
             ``"visual"`` encoder, or ``"both"``, frame by frame either. With own latents each has its own.
         own_latents: whether a mixture has a latent for each of its readings
             (:class:`~pyrodvae.av_mixture.OwnLatents`).
+        lean: the share of the recording itself that the estimate keeps where noise and speech sound alike,
+            at most; see :func:`~pyrodvae.lean.lean`. With video there is no need: it shows who is meant.
         as_published: run the published algorithm that the engine's key stands for, with its own settings
             throughout (:mod:`pyrodvae.as_published`); of those here it takes iterations, noise_rank and seed.
     """
@@ -58,6 +60,7 @@ class EnhanceConfig:
     face: bool = False
     voice: Voice = "both"
     own_latents: bool = True
+    lean: float = 0.8
     as_published: bool = False
 
     def __post_init__(self) -> None:
@@ -69,7 +72,7 @@ class EnhanceConfig:
                 raise ValueError(f"{name} must be a whole number from 1 to {most}, not {value}.")
         if not 0 < self.average <= 1:
             raise ValueError(f"average is a share between 0 and 1, not {self.average}.")
-        for name, limit in (("memory", 1.0), ("tolerance", math.inf)):
+        for name, limit in (("memory", 1.0), ("tolerance", math.inf), ("lean", 1.0)):
             value = getattr(self, name)
             if not isinstance(value, int | float | np.number) or not 0 <= value <= limit:
                 raise ValueError(f"{name} must be from 0 to {limit:g}, not {value}.")

@@ -130,7 +130,8 @@ class Posterior:
 
     Args:
         mean: the estimate of s given x, complex (B, T, F), by :class:`MaskEstimate` (then it is E[s | x])
-            or :class:`PrecisionEstimate`, from the draws of all chains and averaged iterations.
+            or :class:`PrecisionEstimate`, from the draws of all chains and averaged iterations; or that
+            leaning on x, see :func:`~pyrodvae.lean.lean`.
         variance: of s given x, (B, T, F), as the same class has it.
             Noise and gain count as known in each iteration, so it tends to be too small.
         noise_mean: E[b | x] = x − mean.

@@ -15,6 +15,7 @@ from pyrodvae.em import Posterior, em
 from pyrodvae.engines import ALGORITHMS, ENGINES, Chain, Engine, Factorised, Langevin
 from pyrodvae.enhance_config import EnhanceConfig
 from pyrodvae.given import Given
+from pyrodvae.lean import lean
 from pyrodvae.mixture_guide import readings
 from pyrodvae.mixture_vem import factorised_em
 from pyrodvae.noise import Multiplicative, NMFNoise
@@ -80,11 +81,13 @@ def enhance_spectrum(
         z = q.rsample((config.chains,))
         energies = None if law is None else law.of(q.along(z)).mean(0)
     m_step = Multiplicative(config.memory, config.iterations // 2)
+    most = config.lean if v is None else 0.0
     if isinstance(engine, Factorised):
-        return factorised_em(
+        found = factorised_em(
             speech, noise, g, x, v, z, engine,
             iterations=config.iterations, average=config.average, m_step=m_step, each=each,
         )  # fmt: skip
+        return lean(found, run.stft.sample_rate, most)
     if isinstance(speech, AVMixture):
         model: NoisySpeech = NoisyMixture(speech, noise, g, x=x, v=v)
     else:
@@ -92,7 +95,7 @@ def enhance_spectrum(
             speech, noise, g, feedback=config.feedback, heard=crude, w=w, v=v, energies=energies
         )
     engine = _approached(engine, config).planned(config.iterations)
-    return em(
+    found = em(
         model,
         Denoised(guide, first),
         x,
@@ -105,6 +108,7 @@ def enhance_spectrum(
         tolerance=config.tolerance,
         each=each,
     )
+    return lean(found, run.stft.sample_rate, most)
 
 
 def _approached(engine: Engine, config: EnhanceConfig) -> Engine:

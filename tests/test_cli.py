@@ -306,7 +306,7 @@ def test_a_full_disk_leaves_nothing(here: Path, call, run: Path) -> None:
     with disk_of(30_000):
         status, _, err = call("enhance", "long.wav", "-o", "y.wav", "--model", run, *FAST)
     assert status == 1
-    assert err == "pyrodvae: error: y.wav cannot be written: File too large."
+    assert err.splitlines()[-1] == "pyrodvae: error: y.wav cannot be written: File too large."
     assert files() == ["long.wav", "noisy.wav"]
 
 
@@ -457,7 +457,7 @@ def test_score(here: Path, call) -> None:
     table = json.loads(out)
     assert status == 0
     assert list(table) == [*METRICS, "reasons"]
-    assert table["si_sdr"] == pytest.approx(0.075, abs=0.01)
+    assert table["si_sdr"] == pytest.approx(0.086, abs=0.005)
     assert table["reasons"] == {}
     call("score", examples.clean(), examples.clean(), "--json")
     _, out, _ = call("score", examples.clean(), examples.clean(), "--json", "--metrics", "si_sdr")

@@ -1,8 +1,8 @@
 """Make the packaged example, `pyrodvae/examples/{clean,noisy}.flac`; needs espeak-ng 1.51.
 
-Clean: one sentence by a synthetic voice. Noise: other synthetic voices saying other sentences, each
-through a diffuse room, and pink noise. Both are rounded to 16 bits before they are summed, so that
-noisy - clean is the noise exactly. Nothing is drawn at random but from a fixed seed.
+Clean: one sentence by a synthetic voice. Noise: pink noise, as of a fan, and behind it other synthetic
+voices saying other sentences, each through a diffuse room. Both are rounded to 16 bits before they are
+summed, so that noisy - clean is the noise exactly. Nothing is drawn at random but from a fixed seed.
 """
 
 import io
@@ -15,6 +15,8 @@ import soxr
 
 RATE = 16_000
 SNR_DB = 0.0
+MURMUR_DB = -4.0
+"""The other voices under the pink noise. Were they above it, the task would be to tell speech from speech."""
 PEAK = 0.7
 OUT = Path(__file__).resolve().parents[1] / "pyrodvae" / "examples"
 
@@ -50,14 +52,14 @@ def room(rng: np.random.Generator, wave: np.ndarray) -> np.ndarray:
     return np.fft.irfft(np.fft.rfft(wave, 2 * n) * np.fft.rfft(tail, 2 * n))[:n]
 
 
-def babble(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Sum the talkers, each begun at a random moment, over pink noise 8 dB lower."""
+def murmur(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Sum the talkers, each begun at a random moment, to unit power."""
     total = np.zeros(n)
     for voice, speed, pitch, text in TALKERS:
         wave = np.resize(speak(text, voice, speed, pitch), n)
         wave = room(rng, np.roll(wave, rng.integers(n)))
         total += wave / wave.std() * 10 ** (rng.uniform(-3, 3) / 20)
-    return total / total.std() + 10 ** (-8 / 20) * pink(rng, n)
+    return total / total.std()
 
 
 def main() -> None:
@@ -67,7 +69,7 @@ def main() -> None:
     audible = np.flatnonzero(np.abs(speech) > 1e-3)
     speech = speech[audible[0] : audible[-1]]
     speech = np.pad(speech, (int(0.35 * RATE), int(0.25 * RATE)))  # the noise alone, before and after
-    noise = babble(rng, len(speech))
+    noise = 10 ** (MURMUR_DB / 20) * murmur(rng, len(speech)) + pink(rng, len(speech))
     noise *= np.sqrt(np.sum(speech**2) / np.sum(noise**2)) * 10 ** (-SNR_DB / 20)
     scale = PEAK * 2**15 / np.abs(speech + noise).max()
     clean, noise = (np.round(scale * wave).astype(np.int16) for wave in (speech, noise))
