@@ -16,40 +16,57 @@ PITCH = 70.0, 400.0
 """Hz: of voices."""
 VOICED, PURE = (0.4, 0.5), (0.92, 0.87)
 """Voicing of a noise that may be voices: rain has 0.2, eight talkers have 0.6, one has 0.8, tones more."""
-LESS = 0.12, 0.06
+LESS = 0.14, 0.09
 """By how much less than the speech a noise is voiced, where voices are ruled out, and where they are not."""
 
 
-def voicing(p: Tensor, rate: int) -> Tensor:
-    r"""How periodic a sound is with the pitch of a voice: its harmonicity, between 0 and 1.
+def periodicity(p: Tensor, rate: int) -> tuple[Tensor, Tensor]:
+    r"""How periodic each frame is with the pitch of a voice, and its energy in the band of voices.
 
-    .. math:: \sum_t r_t(0) \max_τ \frac{r_t(τ)\, r_w(0)}{r_t(0)\, r_w(τ)} \Big/ \sum_t r_t(0)
+    .. math:: c_t = \max_τ \frac{r_t(τ)\, r_w(0)}{r_t(0)\, r_w(τ)}
 
-    with the autocorrelation r_t of a frame, which is the inverse Fourier transform of its power, and that of
-    the window, r_w; over lags τ of 70 to 400 Hz, in the band of 300 to 3500 Hz, loud frames counting most.
+    with the autocorrelation r_t of the frame, which is the inverse Fourier transform of its power, and that
+    of the window, r_w; over lags τ of 70 to 400 Hz, in the band of 300 to 3500 Hz.
 
     Args:
         p: power spectrogram (B, T, F), by an :class:`~pyrodvae.signal.STFT`.
         rate: samples per second.
 
     Returns:
-        (B,); 0 for silence, and where windows are too short to hold a period.
+        c between 0 and 1 (0 where windows are too short to hold a period) and r_t(0), (B, T) each.
 
     Source: Boersma, *Accurate short-term analysis of the fundamental frequency and the harmonics-to-noise
     ratio of a sampled sound* (1993).
     """
     size = 2 * (p.shape[-1] - 1)
+    frequency = torch.arange(p.shape[-1], device=p.device) * (rate / size)
+    r = torch.fft.irfft(p * ((frequency >= BAND[0]) & (frequency <= BAND[1])))
+    energy = r[..., 0]
     lags = slice(round(rate / PITCH[1]), min(round(rate / PITCH[0]), size // 2) + 1)
     if lags.start >= lags.stop:
-        return torch.zeros_like(p[:, 0, 0])
-    frequency = torch.arange(p.shape[-1], device=p.device) * (rate / size)
-    inside = (frequency >= BAND[0]) & (frequency <= BAND[1])
+        return torch.zeros_like(energy), energy
     w = (torch.pi * (torch.arange(size, device=p.device) + 0.5) / size).sin().to(p)
     r_w = torch.fft.irfft(torch.fft.rfft(w).abs().square())
-    r = torch.fft.irfft(p * inside)
-    energy = r[..., 0]
     peak = (r[..., lags] * (r_w[0] / r_w[lags])).amax(-1)
-    return torch.minimum(peak, energy).clamp(min=0).sum(-1) / (energy.sum(-1) + TINY)
+    return (peak / (energy + TINY)).clamp(0, 1), energy
+
+
+def voicing(speech: Tensor, noise: Tensor, rate: int) -> tuple[Tensor, Tensor]:
+    r"""How voiced two sounds are that were told from each other, (B,) each.
+
+    .. math:: \sum_t e_t c_t \Big/ \sum_t e_t, \qquad
+              \sum_t \frac{e'_t}{e_t + e'_t} c'_t \Big/ \sum_t \frac{e'_t}{e_t + e'_t}
+
+    with periodicity c and energy e of the speech, c' and e' of the noise: the speech is judged where it is
+    loud, and the noise where it is most of what there is: in pauses little of the speech leaks into it.
+
+    Args:
+        speech, noise: power spectrograms (B, T, F).
+        rate: samples per second.
+    """
+    (c, e), (c_n, e_n) = periodicity(speech, rate), periodicity(noise, rate)
+    share = e_n / (e + e_n + TINY)
+    return (e * c).sum(-1) / (e.sum(-1) + TINY), (share * c_n).sum(-1) / (share.sum(-1) + TINY)
 
 
 def lean(posterior: Posterior, rate: int, most: float) -> Posterior:
@@ -70,7 +87,7 @@ def lean(posterior: Posterior, rate: int, most: float) -> Posterior:
     """
     if not most:
         return posterior
-    speech, noise = (voicing(power(s), rate) for s in (posterior.mean, posterior.noise_mean))
+    speech, noise = voicing(power(posterior.mean), power(posterior.noise_mean), rate)
     a = most * _ramp(noise, *VOICED) * _ramp(noise, *PURE) * _ramp(speech - noise, *LESS)
     sentences = [
         f"The noise of sequence {b} is voiced as the speech is, so it may be other talkers: the estimate "

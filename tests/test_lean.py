@@ -8,7 +8,7 @@ from torch import Tensor
 from pyrodvae import EnhanceConfig, Enhanced, enhance, examples
 from pyrodvae.audio import read_audio
 from pyrodvae.diagnostics import Diagnostics
-from pyrodvae.lean import lean, voicing
+from pyrodvae.lean import lean, periodicity, voicing
 from pyrodvae.metrics import si_sdr
 from pyrodvae.posterior import Posterior
 from pyrodvae.signal import STFT
@@ -41,7 +41,8 @@ def murmur() -> Tensor:
 
 
 def voiced(y: Tensor, stft: STFT = STFTS[0]) -> float:
-    return float(voicing(stft(y[None]).abs().square(), stft.sample_rate))
+    p = stft(y[None]).abs().square()
+    return float(voicing(p, p, stft.sample_rate)[0])
 
 
 @pytest.mark.parametrize("stft", STFTS, ids=str)
@@ -52,11 +53,14 @@ def test_a_periodic_sound_is_voiced_and_hiss_is_not(stft: STFT, pitch: float) ->
 
 
 def test_a_steady_sound_of_whole_periods_has_one() -> None:
-    """A bin in the middle of the band, alone in the middle frames, repeats itself after every lag."""
+    """A bin in the middle of the band, alone, repeats itself after every lag."""
     p = torch.zeros(1, 5, 513)
     p[:, 1:4, 63:66] = torch.tensor([0.25, 1.0, 0.25])  # a sine of 1 kHz under a window
-    assert float(voicing(p, RATE)) == pytest.approx(1.0, abs=0.05)
-    assert float(voicing(torch.rand_like(p), RATE)) < 0.4  # the control: no period
+    c, energy = periodicity(p, RATE)
+    torch.testing.assert_close(c, torch.tensor([[0.0, 1.0, 1.0, 1.0, 0.0]]), atol=0.05, rtol=0)
+    assert energy[0].tolist() == pytest.approx([0, 2 * 1.5 / 1024, 2 * 1.5 / 1024, 2 * 1.5 / 1024, 0])
+    assert (periodicity(torch.rand_like(p), RATE)[0] < 0.4).all()  # the control: no period
+    assert (periodicity(torch.rand(2, 3, 9), RATE)[0] == 0).all()  # windows of 16 samples hold none
 
 
 def test_hum_below_voices_does_not_count() -> None:
@@ -65,12 +69,23 @@ def test_hum_below_voices_does_not_count() -> None:
 
 
 def test_sequences_do_not_see_each_other_and_level_does_not_matter() -> None:
-    stft = STFTS[0]
-    p = stft(torch.stack([buzz(120.0), hiss(), torch.zeros(N)])).abs().square()
-    both = voicing(p, RATE)
-    torch.testing.assert_close(both[:2], torch.stack([voicing(p[i : i + 1] * 1e4, RATE)[0] for i in (0, 1)]))
-    assert both[2] == 0  # silence
-    assert voicing(torch.rand(2, 3, 9), RATE).tolist() == [0, 0]  # windows of 16 samples
+    p = STFTS[0](torch.stack([buzz(120.0), hiss(), torch.zeros(N)])).abs().square()
+    q = STFTS[0](torch.stack([hiss(1), murmur(), torch.zeros(N)])).abs().square()
+    both = voicing(p, q, RATE)
+    for i in (0, 1):
+        alone = voicing(p[i : i + 1] * 1e4, q[i : i + 1] * 1e4, RATE)
+        torch.testing.assert_close(torch.stack(both)[:, i], torch.cat(alone))
+    assert both[0][2] == both[1][2] == 0  # silence
+
+
+def test_what_leaks_from_the_speech_does_not_make_the_noise_voiced() -> None:
+    """Half a second of the buzz is left in the noise, where the speech is louder still."""
+    burst = buzz(120.0) * (torch.arange(N) < RATE // 2)
+    p, q = (STFTS[0](y[None]).abs().square() for y in (3 * burst, burst + 0.1 * hiss()))
+    speech, noise = voicing(p, q, RATE)
+    assert speech > 0.75
+    assert noise < 0.4
+    assert voicing(q, q, RATE)[0] > 0.75  # the control: by energy the noise is voiced
 
 
 def found(speech: Tensor, noise: Tensor) -> tuple[Posterior, Tensor]:
