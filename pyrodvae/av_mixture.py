@@ -78,6 +78,8 @@ class AVMixture(DVAE):
 
     log_odds: Tensor
     """log π / (1 - π), ()."""
+    trust: float = 0.0
+    """In lips, in noise: nats per bin; see :class:`~pyrodvae.noisy_mixture.NoisyMixture`."""
 
     @abstractmethod
     def read(self, batch: int, v: Video) -> Two[Any]:
@@ -232,7 +234,7 @@ class OwnLatents(AVMixture):
     def __init__(self, model: AVMixture) -> None:
         super().__init__(model.observed, 2 * model.latent, model.data)
         self.model = model
-        self.video = model.video
+        self.video, self.trust = model.video, model.trust
         self.register_buffer("z_0", model.z_0.repeat(2), persistent=False)  # of its type, on its device
 
     @property

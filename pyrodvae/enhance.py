@@ -20,7 +20,7 @@ from pyrodvae.engines import Engine
 from pyrodvae.enhance_config import EnhanceConfig
 from pyrodvae.separation import enhance_spectrum, make_engine
 from pyrodvae.signal import overlapping, resample
-from pyrodvae.video_for import video_for
+from pyrodvae.video_for import Excerpt, video_for
 from pyrodvae.waveforms import centred, read_input
 from pyrodvae.weights import Run, load_run
 
@@ -123,7 +123,7 @@ def enhance(
     engine: str | Engine = "langevin",
     config: EnhanceConfig = EnhanceConfig(),
     device: str = "cpu",
-    video: str | Path | npt.ArrayLike | None = None,
+    video: str | Path | Excerpt | npt.ArrayLike | None = None,
     each: Callable[[float], None] = lambda share: None,
 ) -> Enhanced:
     """Separate speech from noise in a recording, with a model that never heard noise.
@@ -186,7 +186,7 @@ def enhance(
         std=variance.sqrt(),
         settings={
             "audio": name,
-            **({"video": str(video)} if isinstance(video, str | Path) else {}),
+            **({"video": str(video)} if isinstance(video, str | Path | Excerpt) else {}),
             "model": str(run.card["model"]),
             "engine": repr(form),
             **vars(config),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import get_args
 
@@ -40,6 +39,10 @@ class EnhanceConfig:
             ``"visual"`` encoder, or ``"both"``, frame by frame either. With own latents each has its own.
         own_latents: whether a mixture has a latent for each of its readings
             (:class:`~pyrodvae.av_mixture.OwnLatents`).
+        trust: of a mixture in lips: by so many nats in every bin hearing alone must explain a frame better
+            to be preferred; 0 learns the share of such frames, see
+            :class:`~pyrodvae.noisy_mixture.NoisyMixture`; None for the model's own (0.2 of a VAE-MM, else
+            0). ``factorised`` always learns it.
         lean: the share of the recording itself that the estimate keeps where noise and speech sound alike,
             at most; see :func:`~pyrodvae.lean.lean`. With video there is no need: it shows who is meant.
         as_published: run the published algorithm that the engine's key stands for, with its own settings
@@ -60,6 +63,7 @@ class EnhanceConfig:
     face: bool = False
     voice: Voice = "both"
     own_latents: bool = True
+    trust: float | None = None
     lean: float = 0.8
     as_published: bool = False
 
@@ -72,8 +76,13 @@ class EnhanceConfig:
                 raise ValueError(f"{name} must be a whole number from 1 to {most}, not {value}.")
         if not 0 < self.average <= 1:
             raise ValueError(f"average is a share between 0 and 1, not {self.average}.")
-        for name, limit in (("memory", 1.0), ("tolerance", math.inf), ("lean", 1.0)):
-            value = getattr(self, name)
+        trust = 0.0 if self.trust is None else self.trust
+        for name, value, limit in (
+            ("memory", self.memory, 1.0),
+            ("tolerance", self.tolerance, 1e6),
+            ("trust", trust, 1e6),
+            ("lean", self.lean, 1.0),
+        ):
             if not isinstance(value, int | float | np.number) or not 0 <= value <= limit:
                 raise ValueError(f"{name} must be from 0 to {limit:g}, not {value}.")
         for name, kind in (("estimate", EstimateKey), ("feedback", Feedback), ("voice", Voice)):

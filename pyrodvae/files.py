@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +29,15 @@ from pyrodvae.engines import Engine
 from pyrodvae.enhance import SHARED_SECONDS, WINDOW_SECONDS, Enhanced, enhance
 from pyrodvae.enhance_config import EnhanceConfig
 from pyrodvae.synthesis import resynthesize
+from pyrodvae.video_for import Excerpt
 from pyrodvae.weights import Run
 
 Share = Callable[[float], None]
 """Called with the finished share of a job, between 0 and 1."""
 
 Transform = Callable[..., Waveform]
-"""``(waveform (C, N), rate, each) -> waveform (C, N)``: what is done to a segment; with ``video=path`` where
-the job has one."""
+"""``(waveform (C, N), rate, each) -> waveform (C, N)``: what is done to a segment; with ``video=``, a path or
+an excerpt, where the job has one."""
 
 SUBTYPES = {*INTEGER_BITS, "FLOAT", "DOUBLE"}
 """Sample formats that an output takes over from its input; others get their format's default."""
@@ -105,8 +106,7 @@ def with_videos(jobs: Sequence[Job], inputs: Sequence[str | Path], video: Path) 
     """The same jobs, each with its video: that file for one, or the one of its name and place in a folder.
 
     Raises:
-        AudioError: a recording has none, or there is one for several; or a recording is too long: videos
-            are not cut into the segments of long recordings.
+        AudioError: a recording has none, or there is one for several.
     """
     found = []
     for job in jobs:
@@ -119,10 +119,6 @@ def with_videos(jobs: Sequence[Job], inputs: Sequence[str | Path], video: Path) 
         if film is None:
             raise AudioError(
                 f"{job.source} has no video: for several recordings --video is a folder of equal names."
-            )
-        if info(job.source).seconds > WINDOW_SECONDS:
-            raise AudioError(
-                f"{job.source} is longer than {WINDOW_SECONDS:g} seconds: with --video, cut both first."
             )
         found.append(replace(job, video=film))
     return found
@@ -144,6 +140,7 @@ def transform_file(
     transform: Transform,
     each: Share = lambda share: None,
     *,
+    video: Path | None = None,
     window: float = WINDOW_SECONDS,
     shared: float = SHARED_SECONDS,
 ) -> None:
@@ -156,6 +153,7 @@ def transform_file(
         source, target: files; the extension of the target gives its format.
         transform: what is done to each segment.
         each: called with the finished share.
+        video: of the lips; each segment is given the part that belongs to it.
         window, shared: length of segments and of their overlap in seconds.
 
     Raises:
@@ -182,12 +180,21 @@ def transform_file(
 
             if np.any(segment):
                 silent = False
-                segment = transform(segment, header.rate, tick)
+                lips = {} if video is None else {"video": _part(video, start, length, header)}
+                segment = transform(segment, header.rate, tick, **lips)
             out.write(segment)
             done += length - round(shared * header.rate)
         if silent:
             check_sound(segment, source)
     each(1.0)
+
+
+def _part(video: Path, start: int, length: int, header: AudioInfo) -> Path | Excerpt:
+    """What belongs to a segment: nothing is cut off before the start or after the end of the recording."""
+    if length >= header.frames:
+        return video
+    end = start + length
+    return Excerpt(video, start / header.rate, math.inf if end >= header.frames else end / header.rate)
 
 
 def _subtype(header: AudioInfo, target: Path) -> str | None:
@@ -208,7 +215,7 @@ def enhancing(
 ) -> Transform:
     """Enhancement, as what is done to a segment; what EM had to mend is logged, and ``keep`` sees it all."""
 
-    def transform(segment: Waveform, rate: int, each: Share, video: Path | None = None) -> Waveform:
+    def transform(segment: Waveform, rate: int, each: Share, video: Path | Excerpt | None = None) -> Waveform:
         result = enhance(
             segment,
             sample_rate=rate,
@@ -264,8 +271,7 @@ def transform_files(
                 else:
                     if job.source.suffix.lower() not in FORMATS:
                         log(f"{job.source} becomes {job.target}: its own format can only be read")
-                    one = transform if job.video is None else partial(transform, video=job.video)
-                    transform_file(job.source, job.target, one, advance)
+                    transform_file(job.source, job.target, transform, advance, video=job.video)
                     done(str(job.source), "")
             except AudioError as error:
                 failed.append((job.source, str(error)))

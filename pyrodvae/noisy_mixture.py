@@ -40,13 +40,22 @@ class NoisyMixture(NoisySpeech):
 
     so every engine draws z as of any model. For each draw of z EM then gets one of α from
     p(α | z, x, W, H), see :meth:`speech_variance`: the two together are an exact draw of (z, α).
-    π starts at the model's, for each sequence; :meth:`refresh` moves it to the mean of
-    p(α_t = 1 | z, x) over draws and frames, by the mode under a Beta(2, 2) prior, which keeps it off 0 and 1.
+
+    **The coin.** Loud noise is explained best by the reading that takes more of it for speech, by some
+    hundred nats a frame, which no learned π outweighs. So lips are trusted unless hearing alone explains a
+    frame better by so many nats in every bin,
+
+    .. math:: \log \frac{π}{1 - π} = \log \frac{π_θ}{1 - π_θ} - \text{trust} \cdot F,
+
+    and π stays. With ``trust`` zero π starts at the model's, π_θ, for each sequence, and :meth:`refresh`
+    moves it to the mean of p(α_t = 1 | z, x) over draws and frames, by the mode under a Beta(2, 2) prior,
+    which keeps it off 0 and 1.
 
     Args:
         speech: a mixture, its latent shared or own.
         noise, gain: as of :class:`~pyrodvae.noisy.NoisySpeech`.
         x: what was heard (B, T, F), complex. v: video (B, T, V).
+        trust: in lips, nats per bin, at least 0.
 
     Source: Sadeghi & Alameda-Pineda, *Robust unsupervised audio-visual speech enhancement using a mixture
     of variational autoencoders* (2020), there with a factorised posterior of (s, z, α):
@@ -54,13 +63,22 @@ class NoisyMixture(NoisySpeech):
     """
 
     def __init__(
-        self, speech: AVMixture, noise: NMFNoise, gain: Tensor | None = None, *, x: Tensor, v: Tensor | None
+        self,
+        speech: AVMixture,
+        noise: NMFNoise,
+        gain: Tensor | None = None,
+        *,
+        x: Tensor,
+        v: Tensor | None,
+        trust: float = 0.0,
     ) -> None:
         super().__init__(speech, noise, gain, v=v)
         self.mixture, self.x = speech, x
         assert isinstance(self.shared, Coins)
-        self.coins = self.shared
-        self.seen = self.coins.log_odds < CERTAIN
+        self.seen = self.shared.log_odds < CERTAIN
+        self.trust = trust
+        odds = self.shared.log_odds - trust * x.shape[-1]
+        self.coins = self.shared._replace(log_odds=odds.where(self.seen, CERTAIN))
         self._decoded: _Decoded | None = None
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -87,7 +105,9 @@ class NoisyMixture(NoisySpeech):
 
     @torch.no_grad()
     def refresh(self, x_power: Tensor, speech: Tensor) -> None:
-        """After an M-step: π; the arguments are not needed."""
+        """After an M-step: π, where it is learned; the arguments are not needed."""
+        if self.trust:
+            return
         assert self.responsibility is not None
         audio = self.responsibility.where(self.seen, 0.0).sum(-1, keepdim=True) + 1
         visual = (1 - self.responsibility).where(self.seen, 0.0).sum(-1, keepdim=True) + 1

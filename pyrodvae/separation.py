@@ -89,7 +89,8 @@ def enhance_spectrum(
         )  # fmt: skip
         return lean(found, run.stft.sample_rate, most)
     if isinstance(speech, AVMixture):
-        model: NoisySpeech = NoisyMixture(speech, noise, g, x=x, v=v)
+        trust = speech.trust if config.trust is None else config.trust
+        model: NoisySpeech = NoisyMixture(speech, noise, g, x=x, v=v, trust=trust)
     else:
         model = NoisySpeech(
             speech, noise, g, feedback=config.feedback, heard=crude, w=w, v=v, energies=energies

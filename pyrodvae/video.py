@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from pyrodvae.audio import PathLike
 from pyrodvae.lip_region import Region, check_region, crop, find_faces, lip_regions
 from pyrodvae.signal import STFT
-from pyrodvae.video_file import SLACK, VideoError, pictures
+from pyrodvae.video_file import SLACK, Picture, VideoError, pictures
 
 SIDE = 32
 """Rows and columns of a picture unless said otherwise: V = 1024 (67 in the sources: V = 4489)."""
@@ -21,6 +22,8 @@ STAY = 1.5
 """Periods that a picture stays on screen where no other follows."""
 MISMATCH = 0.1
 """Seconds by which the ends of audio and video may differ without a word."""
+LEAD = 1.0
+"""Seconds before an excerpt of which pictures are read: the last may still be on screen when it starts."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,12 @@ class Video:
         return float(self.times[-1]) + 1 / self.rate
 
 
-def read_video(path: PathLike, side: int = SIDE, region: Region | Literal["face"] | None = None) -> Video:
+def read_video(
+    path: PathLike,
+    side: int = SIDE,
+    region: Region | Literal["face"] | None = None,
+    span: tuple[float, float] | None = None,
+) -> Video:
     """Read a video file of lips, or of a face, as small grey pictures.
 
     Times are those the file gives to its pictures, whatever its rate says, so a rate that varies and
@@ -60,6 +68,8 @@ def read_video(path: PathLike, side: int = SIDE, region: Region | Literal["face"
         region: None takes whole pictures (they show lips); a box is cut from each; ``"face"`` cuts
             the lips of the largest face (:func:`~pyrodvae.lip_region.find_faces`), and a picture
             without a face is NaN.
+        span: from which second to which, not counting the latter; times count from the former, so pictures
+            still on screen then have negative ones. Where there is none at all, one is missing (NaN).
 
     Raises:
         VideoError: the file is missing, no video, without a picture, or its times go backwards; or PyAV
@@ -73,24 +83,42 @@ def read_video(path: PathLike, side: int = SIDE, region: Region | Literal["face"
     if region is not None and region != "face":
         check_region(region)
     warnings: list[str] = []
+    none = torch.full((side, side), math.nan)
+    times = torch.zeros(0, dtype=torch.double)
     if region == "face":
-        times = torch.tensor([time for time, _ in pictures(path, [])], dtype=torch.double)
-        faces = find_faces(picture for _, picture in pictures(path, []))
+        times = torch.tensor([time for time, _ in _excerpt(path, [], span)], dtype=torch.double)
+    if region == "face" and len(times):
+        faces = find_faces(picture for _, picture in _excerpt(path, [], span))
         boxes = lip_regions(faces, _rate(times)).tolist()
         if (lost := int(faces[:, 0].isnan().sum())) > len(faces) / 2:
             warnings.append(f"{path} shows no face in {lost} of its {len(faces)} pictures: no lips there.")
-        film = zip(pictures(path, warnings), boxes, strict=True)
-        none = torch.full((side, side), math.nan)
+        film = zip(_excerpt(path, warnings, span), boxes, strict=True)
         parts = [
-            (time, none if math.isnan(box[0]) else crop(picture, tuple(box), side))
-            for (time, picture), box in film
+            (time, none if math.isnan(lips[0]) else crop(picture, tuple(lips), side))
+            for (time, picture), lips in film
         ]
     else:
-        parts = [(time, crop(picture, region or WHOLE, side)) for time, picture in pictures(path, warnings)]
+        box = WHOLE if region is None or region == "face" else region
+        parts = [(time, crop(picture, box, side)) for time, picture in _excerpt(path, warnings, span)]
+    parts = parts or [(0.0, none)]
     times = torch.tensor([time for time, _ in parts], dtype=torch.double)
     if bool((back := times.diff() < 0).any()):
         raise VideoError(f"{path} has times that go backwards after picture {int(back.nonzero()[0, 0]) + 1}.")
     return Video(torch.stack([part for _, part in parts]), times, _rate(times), str(path), tuple(warnings))
+
+
+def _excerpt(
+    path: PathLike, warnings: list[str], span: tuple[float, float] | None
+) -> Iterator[tuple[float, Picture]]:
+    if span is None:
+        yield from pictures(path, warnings)
+        return
+    start, end = span
+    for time, picture in pictures(path, warnings, start - LEAD):
+        if time >= end:
+            return
+        if time >= start - LEAD:
+            yield time - start, picture
 
 
 def _rate(times: Tensor) -> float:

@@ -31,8 +31,10 @@ class VideoError(ValueError):
     """A problem with a video file, told in one sentence that names the file."""
 
 
-def pictures(path: PathLike, warnings: list[str]) -> Iterator[tuple[float, Picture]]:
+def pictures(path: PathLike, warnings: list[str], start: float = 0.0) -> Iterator[tuple[float, Picture]]:
     """Yield (seconds, grey picture) of a video file in order; at the end, say what could not be read.
+
+    Those before ``start`` (seconds) may be left out, where the container knows how to go there.
 
     Raises:
         VideoError: as :func:`~pyrodvae.video.read_video`.
@@ -45,6 +47,8 @@ def pictures(path: PathLike, warnings: list[str]) -> Iterator[tuple[float, Pictu
         stream.thread_type = "AUTO"
         zero, rate = _zero(container), float(stream.average_rate or 25)
         count, damaged, first, time = 0, 0, 0.0, 0.0
+        if start > 0 and zero is not None and not NO_ZERO & set(container.format.name.split(",")):
+            container.seek(round((start + zero) * 1e6), backward=True)
         for frame in _decoded(container, stream):
             if frame is None:
                 damaged += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,24 @@ from pyrodvae.video import align, read_video
 from pyrodvae.weights import Run
 
 
+@dataclass(frozen=True)
+class Excerpt:
+    """A stretch of a video file, from one second to another, that belongs to a stretch of its sound."""
+
+    path: Path
+    start: float
+    end: float = math.inf
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
 def video_for(
-    run: Run, video: str | Path | npt.ArrayLike | None, frames: int, samples: int, face: bool = False
+    run: Run,
+    video: str | Path | Excerpt | npt.ArrayLike | None,
+    frames: int,
+    samples: int,
+    face: bool = False,
 ) -> tuple[Tensor | None, tuple[str, ...]]:
     """The video v (T, V) beside a spectrogram of so many frames and samples; and what to tell of it.
 
@@ -31,13 +48,14 @@ def video_for(
         if size:
             raise ValueError(f"The model '{name}' is given video of the lips: name a file with --video.")
         return None, ()
-    if not isinstance(video, str | Path):
+    if not isinstance(video, str | Path | Excerpt):
         v = torch.as_tensor(np.asarray(video), dtype=torch.float32)
         check_video(v[None], size, 1, frames)
         return v.to(run.model.z_0), ()
     side = math.isqrt(size)
     if side * side != size:
         raise ValueError(f"'{name}' reads {size} features of each picture, not pictures: give v (T, {size}).")
-    film = read_video(video, side, "face" if face else None)
+    path, span = (video.path, (video.start, video.end)) if isinstance(video, Excerpt) else (video, None)
+    film = read_video(path, side, "face" if face else None, span)
     v, told = align(film, run.stft, samples)
     return v.to(run.model.z_0), (*film.warnings, *told)

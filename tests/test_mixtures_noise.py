@@ -140,6 +140,50 @@ def test_the_share_follows_the_coins() -> None:
     assert abs(π - p.mean(-1)).max() > 1e-3  # the mean of all frames, without the prior, is something else
 
 
+def test_the_share_is_the_mode_of_its_penalised_bound() -> None:
+    """E[log p(α | π)] + log Beta(π; 2, 2): no other π has more; and the mean without the prior has less."""
+    model, x, _, z = noisy("vae-mm", True, chains=5)
+    model.speech_variance(z)
+    r, seen = model.responsibility, model.seen
+
+    def penalised(π: Tensor) -> Tensor:
+        audio, visual = ((p * seen).sum(-1) + 1 for p in (r, 1 - r))
+        return audio * π.log() + visual * (1 - π).log()
+
+    before = model.coins.log_odds.masked_fill(~seen, -math.inf).amax(-1).sigmoid()
+    model.refresh(x.abs() ** 2, x.abs() ** 2)
+    π = model.coins.log_odds.masked_fill(~seen, -math.inf).amax(-1).sigmoid()
+    for other in (before, *torch.linspace(0.01, 0.99, 99, dtype=torch.double)):
+        assert (penalised(π) >= penalised(other.expand(B)) - 1e-12).all()
+    assert (penalised(π) > penalised(before)).any()
+    assert (penalised((r * seen).sum(-1) / seen.sum(-1)) < penalised(π) - 1e-4).any()
+
+
+@each
+@own
+def test_trust_in_lips_is_prior_odds_of_so_many_nats_a_bin(name: str, own: bool) -> None:
+    """p(α | z, x) and log p(z, x) with it, by hand; they stay after an M-step, and differ without it."""
+    plain, x, v, z = noisy(name, own)
+    trust = 0.2
+    model = NoisyMixture(plain.mixture, plain.noise, x=x, v=v, trust=trust)
+    shift = torch.where(model.seen, trust * F, 0.0)
+    odds = plain.coins.log_odds - shift
+    audio, visual = by_hand(plain, x, v, z)
+    here = [logsigmoid(way * odds) - logsigmoid(way * plain.coins.log_odds) for way in (1, -1)]
+    wanted = torch.logaddexp(audio + here[0], visual + here[1])
+    for _ in range(2):
+        target = Target(model, None, (x,), reach=0)
+        torch.testing.assert_close(target.frames(z), wanted, rtol=1e-9, atol=1e-9)
+        model.speech_variance(z)
+        p = (audio - visual - shift).sigmoid().mean(0)
+        torch.testing.assert_close(model.responsibility, p, rtol=1e-9, atol=1e-12)
+        model.refresh(x.abs() ** 2, x.abs() ** 2)
+        torch.testing.assert_close(model.coins.log_odds, odds)
+    assert model.responsibility[0, 1] == 1
+    plain.speech_variance(z)
+    assert (plain.responsibility - p).abs().max() > 0.05
+
+
 @own
 def test_an_exact_engine_finds_the_coins(own: bool) -> None:
     """p(α_t | x) by a random walk on z, or on (a, b), against an integral over a grid; and of another π."""
@@ -204,6 +248,41 @@ def test_every_kind_of_engine_enhances(name: str, engine: str, own: bool) -> Non
     assert ((found.responsibility >= 0) & (found.responsibility <= 1)).all()
     assert found.responsibility[0, 1] == 1
     assert found.responsibility.std() > 0
+
+
+def test_who_trusts_lips_enough_leaves_them_only_where_they_are_missing() -> None:
+    x, v, _ = heard()
+    alone = []
+    for trust in (1e4, 0.0):
+        config = EnhanceConfig(iterations=4, noise_rank=2, trust=trust)
+        found = enhance_spectrum(
+            x.to(torch.cfloat), a_run("vae-mm"), Langevin(), config, torch.Generator(), v=v.float()
+        )
+        alone.append(found.responsibility)
+    assert torch.equal(alone[0] == 1, v.isnan().any(-1))
+    assert alone[0].sum() == 1
+    assert alone[1].sum() > 2
+
+
+@pytest.mark.parametrize(("name", "trust"), [("vae-mm", 0.2), ("min-vae", 0.0)])
+@own
+def test_without_a_setting_trust_is_the_models(name: str, trust: float, own: bool) -> None:
+    x, v, _ = heard()
+    means = []
+    for given in (None, trust, 1.0):
+        torch.manual_seed(0)
+        config = EnhanceConfig(iterations=4, noise_rank=2, trust=given, own_latents=own)
+        chance = torch.Generator().manual_seed(0)
+        found = enhance_spectrum(x.to(torch.cfloat), a_run(name), Langevin(), config, chance, v=v.float())
+        means.append(found.mean)
+    assert torch.equal(means[0], means[1])
+    assert not torch.equal(means[0], means[2])
+
+
+def test_trust_is_a_number_from_zero_on() -> None:
+    assert EnhanceConfig(trust=2).trust == 2
+    with pytest.raises(ValueError, match="trust must be from 0"):
+        EnhanceConfig(trust=-0.1)
 
 
 def test_a_model_without_coins_has_no_responsibility() -> None:

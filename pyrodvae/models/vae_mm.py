@@ -44,6 +44,7 @@ class VAEMM(AVMixture):
     """
 
     prior_share: ClassVar[float] = AVVAE.prior_share
+    trust = 0.2  # chosen on recordings of one speaker at -10 to 15 dB, lips damaged and whole
 
     def __init__(
         self,
