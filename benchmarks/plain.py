@@ -82,10 +82,11 @@ def causal_rvae(m: Any, g: Any, p: Tensor) -> Terms:
 
 def dkf(m: Any, g: Any, p: Tensor) -> Terms:
     """DKF: the combiner in the loop, the gated transition on the whole path after it."""
-    of_x = backward(g.summary, g.dense(log_power(p, g.read)))
+    y = log_power(p, g.read)
+    of_x = backward(g.summary, g.dense(y)) + g.from_x(y)
     z, means, lvs, zs = p.new_zeros(len(p), m.latent), [], [], []
     for t in range(p.shape[1]):
-        z, mean, lv = draw(g.head(g.combined((g.from_z(z) + of_x[:, t]) / 2)))
+        z, mean, lv = draw(g.head(g.combined((g.from_z(z) + of_x[:, t]) / 3)))
         means.append(mean), lvs.append(lv), zs.append(z)
     mean, lv, z = stack(means, lvs, zs)
     z_prev, gated = before(z), m.gated

@@ -108,20 +108,25 @@ class DKF(DVAE):
 
 
 class DKFGuide(Guide):
-    r"""The encoder of the DKF's paper: what is to come, and the state before.
+    r"""The encoder of the DKF's paper, what is to come and the state before; and x_t at first hand.
 
     .. math::
-        \overleftarrow g_t &= \overleftarrow{\mathrm{LSTM}}(\mathrm{MLP}(x_{t:T})) \\
-        g_t &= \tfrac12 (\mathrm{MLP}(z_{t-1}) + \overleftarrow g_t) \\
+        \overleftarrow g_t &= \overleftarrow{\mathrm{LSTM}}(x_{t:T}) \\
+        g_t &= \tfrac13 (\mathrm{MLP}(z_{t-1}) + \overleftarrow g_t + \tanh(W x_t + b)) \\
         q(z_t \mid z_{t-1}, x_{t:T}) &= \mathcal N(μ(g_t), \operatorname{diag} σ^2(g_t))
+
+    In the paper x_t goes through the LSTM alone (the mean is over two terms), as it does here with
+    ``before``. Of speech, that was slow to learn the harmonics: it passed the envelope on, and what the
+    encoder leaves out the decoder does not learn.
 
     Args:
         model: the DKF. sees: what the paper lets it see.
         hidden: H of the LSTM.
-        before, z_before, after: sizes of dense tanh layers on x, on z (one of H / 4 unless given), and on
-            g. A narrow layer after g costs far more than it saves.
+        before: sizes of dense tanh layers between x and the LSTM, () for none, and then no W.
+        z_before, after: likewise on z (one of H / 4 unless given) and on g. A narrow layer after g
+            costs far more than it saves.
         layers: of the LSTM.
-        both: an LSTM in both directions (the mean is then over three terms), which sees x_{1:T}.
+        both: an LSTM in both directions (a term each of the mean), which sees x_{1:T}.
 
     Source: Krishnan, Shalit & Sontag (2017), "DKS"; sizes of the published speech weights.
     """
@@ -133,7 +138,7 @@ class DKFGuide(Guide):
         hidden: int = 128,
         *,
         layers: int = 1,
-        before: Sequence[int] = (),
+        before: Sequence[int] | None = None,
         z_before: Sequence[int] | None = None,
         after: Sequence[int] = (),
         both: bool = False,
@@ -141,25 +146,31 @@ class DKFGuide(Guide):
         super().__init__(model, replace(sees, x_past=both or sees.x_past))
         z_before = [max(1, hidden // 4)] if z_before is None else [*z_before]
         self.config = {"hidden": hidden, "layers": layers, "both": both}
-        self.config |= {"before": [*before], "z_before": z_before, "after": [*after]}
-        self.dense = mlp([model.observed, *before])
+        self.config |= {"before": None if before is None else [*before]}
+        self.config |= {"z_before": z_before, "after": [*after]}
+        sizes = [model.observed, *(before or ())]
+        self.dense = mlp(sizes)
         direction: Direction = "both" if both else "backward"
-        self.summary = Summary([model.observed, *before][-1], hidden, direction, layers)
+        self.summary = Summary(sizes[-1], hidden, direction, layers)
+        self.from_x = mlp([model.observed, hidden]) if before is None else None
+        self.share = 1 / (2 + both + (before is None))
         self.from_z = mlp([model.latent, *z_before, hidden])
         self.combined = mlp([hidden, *after])
         self.head = nn.Linear([hidden, *after][-1], 2 * model.latent)
         with torch.no_grad():
-            # g is the mean of two bounded terms: from torch's start, the head takes an age to spread z.
+            # g is a mean of bounded terms: from torch's start, the head takes an age to spread z.
             self.head.weight.mul_(4)
 
     def context(self, x: Tensor, lengths: Tensor | None, shared: Any) -> Tensor:
         """What x_{t:T} says, already divided by the number of terms of the mean."""
-        g = self.summary(self.dense(self.read(x)), lengths)
-        return sum(g.chunk(2, -1)) / 3 if self.config["both"] else g / 2
+        y = self.read(x)
+        g = self.summary(self.dense(y), lengths)
+        if self.config["both"]:
+            g = sum(g.chunk(2, -1))
+        return self.share * (g if self.from_x is None else g + self.from_x(y))
 
     def conditional(self, z_prev: Tensor, context: Tensor | None, memo: Any) -> Step:
         """q(z_t | z_{t-1}, x_{t:T}) on a window."""
         assert context is not None
-        weight = 1 / 3 if self.config["both"] else 1 / 2
-        g = torch.add(context, self.from_z(z_prev), alpha=weight)
+        g = torch.add(context, self.from_z(z_prev), alpha=self.share)
         return gaussian(self.head(self.combined(g))), memo
