@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,10 +15,28 @@ BAND = 300.0, 3500.0
 """Hz: where voices are, above hum and rumble, which are periodic, too."""
 PITCH = 70.0, 400.0
 """Hz: of voices."""
+MUCH = 0.05, 0.1
+"""Share of the energy in the band from where on a noise may be the one who was meant: less is no loss."""
 VOICED, PURE = (0.4, 0.5), (0.92, 0.87)
 """Voicing of a noise that may be voices: rain has 0.2, eight talkers have 0.6, one has 0.8, tones more."""
 LESS = 0.14, 0.09
 """By how much less than the speech a noise is voiced, where voices are ruled out, and where they are not."""
+
+
+class Voicing(NamedTuple):
+    """How voiced two sounds are that were told from each other, between 0 and 1, (B,) each.
+
+    Args:
+        speech: where it is loud.
+        noise: where it is most of what there is: in pauses little of the speech leaks into it.
+        loud: the noise, where it is loud.
+        share: of the energy that is the noise's.
+    """
+
+    speech: Tensor
+    noise: Tensor
+    loud: Tensor
+    share: Tensor
 
 
 def periodicity(p: Tensor, rate: int) -> tuple[Tensor, Tensor]:
@@ -51,22 +70,23 @@ def periodicity(p: Tensor, rate: int) -> tuple[Tensor, Tensor]:
     return (peak / (energy + TINY)).clamp(0, 1), energy
 
 
-def voicing(speech: Tensor, noise: Tensor, rate: int) -> tuple[Tensor, Tensor]:
-    r"""How voiced two sounds are that were told from each other, (B,) each.
+def voicing(speech: Tensor, noise: Tensor, rate: int) -> Voicing:
+    r"""Means of periodicity over frames, in the band of voices.
 
-    .. math:: \sum_t e_t c_t \Big/ \sum_t e_t, \qquad
-              \sum_t \frac{e'_t}{e_t + e'_t} c'_t \Big/ \sum_t \frac{e'_t}{e_t + e'_t}
+    .. math:: \frac{\sum_t e_t c_t}{\sum_t e_t}, \qquad \frac{\sum_t η_t c'_t}{\sum_t η_t}, \qquad
+              \frac{\sum_t e'_t c'_t}{\sum_t e'_t}, \qquad \frac{\sum_t e'_t}{\sum_t (e_t + e'_t)}
 
-    with periodicity c and energy e of the speech, c' and e' of the noise: the speech is judged where it is
-    loud, and the noise where it is most of what there is: in pauses little of the speech leaks into it.
+    with periodicity c and energy e of the speech, c' and e' of the noise, and η = e' / (e + e').
 
     Args:
         speech, noise: power spectrograms (B, T, F).
         rate: samples per second.
     """
     (c, e), (c_n, e_n) = periodicity(speech, rate), periodicity(noise, rate)
-    share = e_n / (e + e_n + TINY)
-    return (e * c).sum(-1) / (e.sum(-1) + TINY), (share * c_n).sum(-1) / (share.sum(-1) + TINY)
+    both = e + e_n
+    return Voicing(
+        _mean(c, e), _mean(c_n, e_n / (both + TINY)), _mean(c_n, e_n), _mean(e_n / (both + TINY), both)
+    )
 
 
 def lean(posterior: Posterior, rate: int, most: float) -> Posterior:
@@ -77,7 +97,7 @@ def lean(posterior: Posterior, rate: int, most: float) -> Posterior:
     What tells a speaker from noise is, above all, pitch. Where what was taken for noise is voiced, and hardly
     less than what was taken for speech, there are other talkers, and a model of speech cannot know which of
     them is meant: at worst it removes the one that was to be kept. The weight is a = ``most`` there. It falls
-    to zero where the noise is not voiced, is a pure tone, or is voiced less than the speech. Variance and
+    to zero where the noise is faint, not voiced, a pure tone, or voiced less than the speech. Variance and
     draws are those of the model.
 
     Args:
@@ -87,8 +107,9 @@ def lean(posterior: Posterior, rate: int, most: float) -> Posterior:
     """
     if not most:
         return posterior
-    speech, noise = voicing(power(posterior.mean), power(posterior.noise_mean), rate)
-    a = most * _ramp(noise, *VOICED) * _ramp(noise, *PURE) * _ramp(speech - noise, *LESS)
+    v = voicing(power(posterior.mean), power(posterior.noise_mean), rate)
+    a = most * _ramp(v.share, *MUCH) * _ramp(v.noise, *VOICED)
+    a = a * _ramp(v.loud, *PURE) * _ramp(v.speech - v.noise, *LESS)
     sentences = [
         f"The noise of sequence {b} is voiced as the speech is, so it may be other talkers: the estimate "
         f"keeps {a[b]:.0%} of the recording (lean=0 would not)."
@@ -101,6 +122,11 @@ def lean(posterior: Posterior, rate: int, most: float) -> Posterior:
         noise_mean=(1 - share) * posterior.noise_mean,
         warnings=(*posterior.warnings, *sentences),
     )
+
+
+def _mean(value: Tensor, weight: Tensor) -> Tensor:
+    """Over frames, (B, T) to (B,); zero where all weights are."""
+    return (weight * value).sum(-1) / (weight.sum(-1) + TINY)
 
 
 def _ramp(value: Tensor, zero: float, one: float) -> Tensor:

@@ -42,7 +42,7 @@ def murmur() -> Tensor:
 
 def voiced(y: Tensor, stft: STFT = STFTS[0]) -> float:
     p = stft(y[None]).abs().square()
-    return float(voicing(p, p, stft.sample_rate)[0])
+    return float(voicing(p, p, stft.sample_rate).speech)
 
 
 @pytest.mark.parametrize("stft", STFTS, ids=str)
@@ -75,17 +75,25 @@ def test_sequences_do_not_see_each_other_and_level_does_not_matter() -> None:
     for i in (0, 1):
         alone = voicing(p[i : i + 1] * 1e4, q[i : i + 1] * 1e4, RATE)
         torch.testing.assert_close(torch.stack(both)[:, i], torch.cat(alone))
-    assert both[0][2] == both[1][2] == 0  # silence
+    assert [float(part[2]) for part in both] == [0, 0, 0, 0]  # silence
 
 
 def test_what_leaks_from_the_speech_does_not_make_the_noise_voiced() -> None:
     """Half a second of the buzz is left in the noise, where the speech is louder still."""
     burst = buzz(120.0) * (torch.arange(N) < RATE // 2)
     p, q = (STFTS[0](y[None]).abs().square() for y in (3 * burst, burst + 0.1 * hiss()))
-    speech, noise = voicing(p, q, RATE)
-    assert speech > 0.75
-    assert noise < 0.4
-    assert voicing(q, q, RATE)[0] > 0.75  # the control: by energy the noise is voiced
+    found = voicing(p, q, RATE)
+    assert found.speech > 0.75
+    assert found.noise < 0.4
+    assert found.loud > 0.75  # the control: by energy the noise is voiced
+
+
+def test_the_share_is_that_of_the_energy() -> None:
+    p, q = (torch.rand(2, 4, 513) for _ in range(2))
+    band = slice(20, 225)  # 300 to 3500 Hz
+    inside = [x[..., band].sum((-2, -1)) for x in (p, q)]
+    torch.testing.assert_close(voicing(p, q, RATE).share, inside[1] / (inside[0] + inside[1]))
+    assert (voicing(p, 0 * q, RATE).share == 0).all()
 
 
 def found(speech: Tensor, noise: Tensor) -> tuple[Posterior, Tensor]:
@@ -112,9 +120,10 @@ def test_alike_it_leans_and_the_parts_still_make_the_whole() -> None:
         (buzz(120.0), hum()),
         (hiss(), hiss(1)),
         (buzz(120.0), murmur()),
+        (murmur(), 0.2 * murmur()),
         (0.5 * buzz(120.0) + 3 * hiss(), buzz(99.0)),
     ],
-    ids=["hiss", "hum", "neither is voiced", "less voiced", "a tone"],
+    ids=["hiss", "hum", "neither is voiced", "less voiced", "faint", "a tone"],
 )
 def test_not_alike_it_stays(speech: Tensor, noise: Tensor) -> None:
     posterior, _ = found(speech, noise)
