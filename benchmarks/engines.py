@@ -22,6 +22,7 @@ from torch import Tensor
 from pyrodvae import examples, read_audio
 from pyrodvae.engines import ENGINES
 from pyrodvae.enhance_config import EnhanceConfig
+from pyrodvae.palette import coloured
 from pyrodvae.plots import new_figure
 from pyrodvae.separation import enhance_spectrum, make_engine
 from pyrodvae.weights import Run, load_run
@@ -67,7 +68,7 @@ def line(xs: Sequence[int], ys: Sequence[float]) -> str:
 def picture(times: dict[Case, float], frames: int, chains: int, path: Path) -> None:
     """Seconds against frames and against chains, both from zero: linear cost is a straight line."""
     figure = new_figure(9, 3.6)
-    left, right = figure.subplots(1, 2)
+    left, right = map(coloured, figure.subplots(1, 2))
     for engine in GROWN:
         left.plot(FRAMES, [times[engine, T, chains] for T in FRAMES], "o-", label=engine)
         right.plot(CHAINS, [times[engine, frames, S] for S in CHAINS], "o-", label=engine)

@@ -11,8 +11,8 @@ from collections import defaultdict
 
 import numpy as np
 
+from pyrodvae.palette import PALETTE
 from pyrodvae.plots import new_figure, save_picture
-from pyrodvae.teaching import PALETTE
 
 METRICS = {"si_sdr": "SI-SDR gain in dB", "pesq_wb": "PESQ WB gain", "stoi": "STOI gain"}
 

@@ -271,5 +271,13 @@ def _completion(kinds: Any, whole: argparse.ArgumentParser) -> None:
 
     help = "print a script that lets the TAB key complete commands, options and keys"
     example = "bash >> ~/.bashrc"
-    p = _command(kinds, "completion", run, help, example, "zsh >> ~/.zshrc")
+    p = _command(
+        kinds,
+        "completion",
+        run,
+        help,
+        example,
+        "zsh >> ~/.zshrc",
+        "fish > ~/.config/fish/completions/pyrodvae.fish",
+    )
     p.add_argument("shell", choices=completion.SHELLS)

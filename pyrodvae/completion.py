@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-SHELLS = ("bash", "zsh")
-
-SCRIPT = """\
+BASH = """\
 _pyrodvae() {{
     local cur=${{COMP_WORDS[COMP_CWORD]}} words='' files=-f
     local command=${{COMP_WORDS[1]}} before=${{COMP_WORDS[COMP_CWORD-1]}}
@@ -29,8 +28,32 @@ _pyrodvae() {{
 }}
 complete -o filenames -F _pyrodvae pyrodvae
 """
-ZSH = "autoload -Uz compinit bashcompinit && compinit && bashcompinit\n"
-"""What lets zsh read the rest."""
+ZSH = """\
+autoload -Uz compinit bashcompinit
+(( $+functions[compdef] )) || compinit
+bashcompinit
+"""
+"""What lets zsh read the script for bash; its own completion is started where nothing has started it yet."""
+
+FISH = """\
+function __pyrodvae_in
+    set -l line (commandline -opc)
+    test "$line[2]" = "$argv[1]"
+end
+"""
+"""What asks whether the line is one of a command; of none if it has no command yet."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """Of a command: an option with its spellings, or without any what stands in a place of its own.
+
+    What may stand for it are ``words``; where there are none, a file may, if it ``takes`` anything at all.
+    """
+
+    flags: Sequence[str]
+    takes: bool
+    words: Sequence[str]
 
 
 def script(parser: argparse.ArgumentParser, words: Mapping[str, Sequence[str]], shell: str) -> str:
@@ -43,27 +66,58 @@ def script(parser: argparse.ArgumentParser, words: Mapping[str, Sequence[str]], 
         words: what may stand for an argument, by its metavar; a file may stand for any other.
         shell: one of :data:`SHELLS`.
     """
-    commands: dict[str, argparse.ArgumentParser] = next(
+    choices: Mapping[str, argparse.ArgumentParser] = next(
         action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)
     )
-    values: list[str] = []
-    options: list[str] = []
-    places = [f"        '') words='{' '.join(commands)}' files='' ;;"]
-    for name, command in commands.items():
-        actions = command._actions
-        flags = [flag for action in actions for flag in action.option_strings]
-        options.append(f"            {name}) words='{' '.join(flags)}' files='' ;;")
-        there = [w for action in actions if not action.option_strings for w in _words(action, words)]
-        places.append(f"        {name}) words='{' '.join(there)}' ;;")
-        for action in actions:
-            known = _words(action, words)
-            if action.option_strings and known:
-                where = "|".join(f"'{name} {flag}'" for flag in action.option_strings)
-                values.append(f"    {where}) words='{' '.join(known)}' files='' ;;")
-    text = SCRIPT.format(values="\n".join(values), options="\n".join(options), places="\n".join(places))
-    return ZSH + text if shell == "zsh" else text
+    commands = {
+        name: [Argument(a.option_strings, a.nargs != 0, _words(a, words)) for a in command._actions]
+        for name, command in choices.items()
+    }
+    return SHELLS[shell](commands)
 
 
 def _words(action: argparse.Action, words: Mapping[str, Sequence[str]]) -> Sequence[str]:
     """What may stand for an argument; none if it is a file, or a number."""
     return [*map(str, action.choices)] if action.choices else words.get(str(action.metavar), ())
+
+
+Commands = Mapping[str, Sequence[Argument]]
+
+
+def bash(commands: Commands) -> str:
+    """A function that looks at the line word by word."""
+    values: list[str] = []
+    options: list[str] = []
+    places = [f"        '') words='{' '.join(commands)}' files='' ;;"]
+    for name, arguments in commands.items():
+        flags = [flag for a in arguments for flag in a.flags]
+        options.append(f"            {name}) words='{' '.join(flags)}' files='' ;;")
+        there = [word for a in arguments if not a.flags for word in a.words]
+        places.append(f"        {name}) words='{' '.join(there)}' ;;")
+        for a in arguments:
+            if a.flags and a.words:
+                where = "|".join(f"'{name} {flag}'" for flag in a.flags)
+                values.append(f"    {where}) words='{' '.join(a.words)}' files='' ;;")
+    return BASH.format(values="\n".join(values), options="\n".join(options), places="\n".join(places))
+
+
+def zsh(commands: Commands) -> str:
+    """That of bash, behind what lets zsh read it."""
+    return ZSH + bash(commands)
+
+
+def fish(commands: Commands) -> str:
+    """A line for each thing that may be offered."""
+    lines = [f"complete -c pyrodvae -f -n __pyrodvae_in -a '{' '.join(commands)}'"]
+    for name, arguments in commands.items():
+        start = f"complete -c pyrodvae -n '__pyrodvae_in {name}'"
+        for a in arguments:
+            words = f" -a '{' '.join(a.words)}'" if a.words else ""
+            flags = "".join(f" -l {f[2:]}" if f.startswith("--") else f" -s {f[1:]}" for f in a.flags)
+            value = "" if not (a.flags and a.takes) else " -x" if a.words else " -r -F"
+            if flags or words:
+                lines.append(start + flags + value + words)
+    return FISH + "\n".join(lines) + "\n"
+
+
+SHELLS = {"bash": bash, "zsh": zsh, "fish": fish}

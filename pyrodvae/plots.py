@@ -8,6 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from pyrodvae.palette import PALETTE, coloured
 from pyrodvae.results import Cost
 from pyrodvae.whole import save
 
@@ -61,18 +62,18 @@ def save_picture(figure: Any, path: str | Path) -> None:
 def plot_history(history: list[dict[str, float]], path: Path) -> None:
     """The curves of a training run: losses on the left, the KL term and its weight on the right."""
     figure = new_figure(9, 3.2)
-    left, right = figure.subplots(1, 2)
+    left, right = (coloured(axis) for axis in figure.subplots(1, 2))
     epochs = [row["epoch"] for row in history]
     for key in ("train_loss", "val_loss"):
         left.plot(epochs, [row[key] for row in history], label=key.replace("_", " "))
     left.set(xlabel="epoch", ylabel="nats per frame")
     left.legend()
-    right.plot(epochs, [row["val_kl"] for row in history], label="validation KL")
+    (kl,) = right.plot(epochs, [row["val_kl"] for row in history], label="validation KL")
     right.set(xlabel="epoch", ylabel="nats per frame")
     weight = right.twinx()
-    weight.plot(epochs, [row["beta"] for row in history], "k:", label="weight of the KL")
+    (beta,) = weight.plot(epochs, [row["beta"] for row in history], "k:", label="its weight β (right)")
     weight.set(ylabel="β", ylim=(0, 1.05 * max(row["beta"] for row in history) + 1e-9))
-    right.legend()
+    weight.legend(handles=[kl, beta], loc="lower right")
     save_picture(figure, path)
 
 
@@ -108,17 +109,19 @@ def plot_enhanced(result: Any, path: str | Path | None = None) -> Any:
     speech, noise = (y.reshape(-1, y.shape[-1])[0] for y in (result.speech, result.noise))
     time = [i / result.sample_rate for i in range(len(speech))]
     axes["waveform"].plot(time, speech + noise, color="0.7", linewidth=0.4, label="noisy")
-    axes["waveform"].plot(time, speech, linewidth=0.4, label="speech")
-    axes["waveform"].set(xlabel="seconds")
+    axes["waveform"].plot(time, speech, color=PALETTE[0], linewidth=0.4, label="speech")
+    axes["waveform"].set(xlabel="seconds", ylabel="amplitude")
     axes["waveform"].legend(loc="upper right")
     if CHOICE in axes:
         p = result.responsibility[0].cpu()
-        axes[CHOICE].plot([seconds * (t + 0.5) / len(p) for t in range(len(p))], p, linewidth=0.8)
+        axes[CHOICE].plot(
+            [seconds * (t + 0.5) / len(p) for t in range(len(p))], p, color=PALETTE[0], linewidth=0.8
+        )
         axes[CHOICE].set(xlabel="seconds", ylim=(-0.05, 1.05), xlim=(0, seconds))
     last = diagnostics.records[-1]
     length = len(last.objective)
     for title, trace in traces.items():
-        axes[title].plot(trace.cpu().numpy())
+        coloured(axes[title]).plot(trace.cpu().numpy())
         axes[title].axvspan(length - last.averaged - 0.5, length - 0.5, color="0.93")
         axes[title].set(xlabel="EM iteration", xlim=(-0.5, length - 0.5))
     for title, axis in axes.items():
@@ -130,14 +133,19 @@ def plot_enhanced(result: Any, path: str | Path | None = None) -> Any:
 
 def plot_costs(costs: Sequence[Cost], metric: str, path: str | Path) -> Any:
     """Improvement against time, a dot with its standard error for each system, written in one step."""
+    from matplotlib.ticker import LogLocator
+
     figure = new_figure(7, 4.5)
-    axis = figure.subplots()
+    axis = coloured(figure.subplots())
     for c in costs:
         if isfinite(c.gain):
             axis.errorbar(c.seconds, c.gain, c.error if isfinite(c.error) else None, marker="o", capsize=3)
             axis.annotate(c.system, (c.seconds, c.gain), (6, 4), textcoords="offset points")
-    axis.set_xscale("log")
-    axis.set(xlabel="seconds of computing per second of sound", ylabel=f"{metric} improvement")
+    unit = " in dB" if "sdr" in metric else ""
+    axis.set_xscale("log", subs=())
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.set(xlabel="seconds of computing per second of sound", ylabel=f"improvement of {metric}{unit}")
     axis.margins(0.15)
     axis.grid(alpha=0.3)
     save_picture(figure, path)

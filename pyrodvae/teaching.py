@@ -11,13 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pyrodvae.audio import read_audio
+from pyrodvae.palette import PALETTE as PALETTE
 from pyrodvae.whole import save
-
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Colours that the colour-blind can tell apart: blue, vermilion, green, purple, orange, sky blue.
-
-Source: Okabe & Ito, *Color Universal Design* (2008).
-"""
 
 
 def smoke() -> bool:

@@ -23,7 +23,7 @@ HOWTOS = sorted((ROOT / "docs" / "howto").glob("add-*.md"))
 GENERATED = ("cards/index.md",)
 """Pages that are there only once the site is built (docs/tools)."""
 
-LINK = re.compile(r"\]\((?!\w+:)([^)\s#]*)(#[^)\s]+)?\)")
+LINK = re.compile(r"(?:\]\(|^\[[^\]]+\]: )(?!\w+:)([^)\s#]*)(#[^)\s]+)?(?:\)|$)", re.M)
 CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.M | re.S)
 
 
@@ -118,6 +118,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_a_dead_link_is_found(link: str) -> None:
     page = ROOT / "docs" / "models.md"
     assert dead_ends(page, f"See [this]({link}), not [that](models.md#vae).") == [link]
+    assert dead_ends(page, f"See [this], not [that].\n\n[this]: {link}\n[that]: models.md#vae") == [link]
 
 
 # --- the code of the how-tos

@@ -41,7 +41,7 @@ from pyrodvae.program import local_parameters
 from pyrodvae.simulate import oscillator
 from pyrodvae.teaching import PALETTE, play, show, smoke
 
-torch.manual_seed(0)
+_ = torch.manual_seed(0)
 
 # %% [markdown]
 # ## A model whose posterior is known
@@ -212,13 +212,12 @@ assert (one.log_evidence - other.log_evidence).abs().max() < 1e-6
 # %% [markdown]
 # ## A real recording, with holes
 #
-# Now the level of the packaged recording, one sentence in the babble of other voices: sixty times per
-# second the power in decibel. Say that the line broke down, for a third of a second here and there. What
-# was the level then?
+# Now the level of the packaged recording, one sentence in noise: sixty times per second the power in
+# decibel. Say that the line broke down, for a third of a second here and there. What was the level then?
 
 # %%
 waveform, rate = read_audio(examples.noisy())
-play(waveform, rate, "one sentence, in babble")
+play(waveform, rate, "one sentence, in noise")
 frames = torch.from_numpy(waveform[0]).double().unfold(0, 512, 256)
 level = 10 * frames.square().mean(-1).log10()[None, :, None]
 observed = torch.ones(level.shape[:2], dtype=torch.bool)

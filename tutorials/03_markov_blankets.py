@@ -39,7 +39,7 @@ from pyrodvae.graph_page import write_page
 from pyrodvae.plots import new_figure
 from pyrodvae.teaching import show, smoke
 
-torch.manual_seed(0)
+_ = torch.manual_seed(0)
 
 # %% [markdown]
 # ## The example of the lecture

@@ -43,7 +43,7 @@ from pyrodvae.sequences import FitConfig, fit
 from pyrodvae.synthesis import resynthesize
 from pyrodvae.teaching import PALETTE, play, show, smoke
 
-torch.manual_seed(0)
+_ = torch.manual_seed(0)
 
 # %% [markdown]
 # ## One word

@@ -38,7 +38,7 @@ from pyrodvae.plots import new_figure
 from pyrodvae.simulate import pendulum
 from pyrodvae.teaching import PALETTE, play, show, smoke
 
-torch.manual_seed(0)
+_ = torch.manual_seed(0)
 
 # %% [markdown]
 # ## A program that can be watched
@@ -139,7 +139,7 @@ class Condition(Listener):
 
 # %%
 waveform, rate = read_audio(examples.noisy())
-play(waveform, rate, "one sentence, in babble")
+play(waveform, rate, "one sentence, in noise")
 frames = torch.from_numpy(waveform[0]).double().unfold(0, 512, 256)
 x = 10 * frames.square().mean(-1).log10()[: 20 if smoke() else 100]
 
@@ -206,7 +206,7 @@ one = torch.ones(1, 1, dtype=torch.double)
 parameters = kalman.LinearGaussian(one, one, one, 4 * one, -40 * one[0], 100 * one)
 evidence = kalman.filter(parameters, x[:, None]).log_evidence
 
-optimiser = torch.optim.Adam([mu, log_sigma], 0.2)
+optimiser = torch.optim.Adam([mu, log_sigma], 0.5)
 steps = 30 if smoke() else 400
 schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
 curve = []

@@ -45,9 +45,9 @@ SMOKE = smoke()
 # %% [markdown]
 # ## The recording
 #
-# One sentence in the babble of six others, at 0 dB: speech and noise are equally loud. The clean speech is
-# packaged, too, so that we can measure; nothing below uses it for anything else. SI-SDR is the ratio of
-# speech to everything else, in dB.
+# One sentence in the noise of a fan with other voices in it, at 0 dB: speech and noise are equally loud. The
+# clean speech is packaged, too, so that we can measure; nothing below uses it for anything else. SI-SDR is
+# the ratio of speech to everything else, in dB.
 
 # %%
 noisy, rate = read_audio(examples.noisy())
@@ -128,8 +128,10 @@ def langevin(z, step):
 # multiplied by the root of their ratio, so it stays positive, and Q never rises:
 #
 # $$
-# W \leftarrow W \odot \sqrt{\frac{A H^⊤}{C H^⊤}}, \qquad H \leftarrow H \odot \sqrt{\frac{W^⊤ A}{W^⊤ C}},
-# \qquad A = |x|^2 \odot \langle V_r^{-2} \rangle_r, \quad C = \langle V_r^{-1} \rangle_r.
+# \begin{gathered}
+# W \leftarrow W \odot \sqrt{\frac{A H^⊤}{C H^⊤}}, \qquad H \leftarrow H \odot \sqrt{\frac{W^⊤ A}{W^⊤ C}}, \\
+# A = |x|^2 \odot \langle V_r^{-2} \rangle_r, \qquad C = \langle V_r^{-1} \rangle_r.
+# \end{gathered}
 # $$
 
 
@@ -225,8 +227,9 @@ for name, engine in engines.items():
 print("(seconds of computing per second of sound)")
 play(results["Langevin"].speech, rate, "enhanced, Langevin")
 play(results["VEM"].speech, rate, "enhanced, VEM")
-assert all(scores[-1] > before + 1 for scores in quality.values())
-assert SMOKE or all(quality[name][-1] > quality["encoder"][-1] for name in ("VEM", "Langevin", "MALA"))
+worst = min(scores[-1] for name, scores in quality.items() if name != "encoder")
+assert worst > before + 1
+assert SMOKE or worst > quality["encoder"][-1] + 1
 
 figure = new_figure(8, 3.2)
 axis = figure.subplots()
@@ -240,8 +243,9 @@ axis.legend(fontsize=8, ncols=3)
 show(figure, "quality against time for five engines")
 
 # %% [markdown]
-# All that read x beat the encoder alone. Among each other they differ by half a dB here, and severalfold in
-# time. One recording ranks no methods, least of all one of a synthetic voice: `docs/results.md` has many.
+# All that ask x beat the encoder alone, which hears speech wherever the noise is like it. Among each other
+# they differ by a dB here, and severalfold in time. One recording ranks no methods, least of all one of a
+# synthetic voice: `docs/results.md` has many.
 #
 # ## The posterior
 #

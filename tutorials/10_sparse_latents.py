@@ -52,7 +52,7 @@ from pyrodvae.synthesis import reconstruct, resynthesize
 from pyrodvae.teaching import PALETTE, play, show, smoke
 from pyrodvae.weights import Run
 
-torch.manual_seed(0)
+_ = torch.manual_seed(0)
 
 # %% [markdown]
 # ## Why sparse?

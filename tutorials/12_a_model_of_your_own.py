@@ -374,7 +374,7 @@ assert smoke() or end > walk + 5
 
 # %% [markdown]
 # A `Run` is what `enhance` wants to know: the pair, the STFT, and a card with a name. The recording is what
-# the same voice says next, in the babble of others.
+# the same voice says next, in noise.
 
 # %%
 mine = Run(speech, dkf.guide, dkf.stft, {"model": "inertial"})

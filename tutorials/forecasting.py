@@ -20,8 +20,6 @@
 # It takes a minute or two; `PYRODVAE_SMOKE=1` in the environment makes it a quick rehearsal.
 
 # %%
-import os
-
 import torch
 from pyro.infer import Trace_ELBO
 
@@ -30,10 +28,11 @@ from pyrodvae.plots import new_figure
 from pyrodvae.program import local_parameters
 from pyrodvae.sequences import FitConfig, fit, forecast, reconstruct
 from pyrodvae.simulate import oscillator, pendulum
+from pyrodvae.teaching import PALETTE, show, smoke
 
-SMOKE = os.environ.get("PYRODVAE_SMOKE") == "1"
+SMOKE = smoke()
 EPOCHS = 2 if SMOKE else 60
-torch.manual_seed(0)
+_ = torch.manual_seed(0)
 
 # %% [markdown]
 # ## The data
@@ -135,7 +134,7 @@ known.assign(parameters)
 known.requires_grad_(False)
 exact_guide = make_guide(known)
 learned_guide = make_guide(known, "smoother", hidden=16).double()
-fit(known, learned_guide, y, FitConfig(epochs=EPOCHS, frames=60, batch_size=8), standardise=False)
+_ = fit(known, learned_guide, y, FitConfig(epochs=EPOCHS, frames=60, batch_size=8), standardise=False)
 
 # %%
 start, rest = unseen[:, :PAST], unseen[:, PAST:]
@@ -190,28 +189,30 @@ beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "fontsize": 8}
 then, now = torch.arange(PAST), torch.arange(PAST, FRAMES)
 
 top.plot(then, past[0, :, 0], "k.", markersize=3, label="observed")
-top.plot(then, back.mean[0, :, 0], "C0", label="reconstructed")
-bands(top, now, draws[:, 0, :, 0], "C1")
+top.plot(then, back.mean[0, :, 0], color=PALETTE[0], label="reconstructed")
+bands(top, now, draws[:, 0, :, 0], PALETTE[1])
 top.plot(now, future[0, :, 0], "kx", markersize=4, label="what came")
 top.set(title="pendulum, sin θ: a DKF that was trained on others", xlim=(0, FRAMES))
 top.legend(**beside)
 
-for (name, e), style in zip(errors.items(), ("C1", "C4", "C2", "C0", "k:", "k--"), strict=True):
-    middle.plot(range(1, len(e) + 1), e, style, label=name)
-middle.set(title="error of the forecast, by frames ahead", ylim=(0, None), xlim=(1, FRAMES - PAST))
+styles = *((color, "-") for color in PALETTE[1:5]), ("k", ":"), ("k", "--")
+for (name, e), (color, style) in zip(errors.items(), styles, strict=True):
+    middle.plot(range(1, len(e) + 1), e, style, color=color, label=name)
+middle.set(
+    title="error of the forecast, by frames ahead", ylabel="error", ylim=(0, None), xlim=(1, FRAMES - PAST)
+)
 middle.legend(**beside)
 
 bottom.plot(then, start[0, :, 0], "k.", markersize=3, label="observed")
 mean, sd = smoothed.means[0, :, 0], spread[0]
-bottom.fill_between(then, mean - 1.645 * sd, mean + 1.645 * sd, color="C0", alpha=0.3, linewidth=0)
-bottom.plot(then, mean, "C0", label="exact posterior, 90 %")
+bottom.fill_between(then, mean - 1.645 * sd, mean + 1.645 * sd, color=PALETTE[0], alpha=0.3, linewidth=0)
+bottom.plot(then, mean, color=PALETTE[0], label="exact posterior, 90 %")
 for edge in z[:, 0, :, 0].quantile(torch.tensor([0.05, 0.95], dtype=z.dtype), 0):
-    bottom.plot(then, edge, "C3--", linewidth=1)
-bottom.plot(then, z[:, 0, :, 0].mean(0), "C3--", linewidth=1, label="learned guide, 90 %")
-bands(bottom, now, ahead[:, 0, :, 0], "C1")
+    bottom.plot(then, edge, "--", color=PALETTE[2], linewidth=1)
+bottom.plot(then, z[:, 0, :, 0].mean(0), "--", color=PALETTE[2], linewidth=1, label="learned guide, 90 %")
+bands(bottom, now, ahead[:, 0, :, 0], PALETTE[1])
 bottom.plot(now, rest[0, :, 0], "kx", markersize=4, label="what came")
 bottom.set(title="linear oscillator: the guide beside the exact posterior", xlabel="frame", xlim=(0, FRAMES))
 bottom.legend(**beside)
 
-figure.savefig("forecast.png", dpi=90)
-print("saved forecast.png")
+show(figure, "forecast of a pendulum and of a linear oscillator")

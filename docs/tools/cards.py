@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from docstrings import as_rst
+from docstrings import FORMULA, as_rst, tex
 
 from pyrodvae.dvae import DVAE
 from pyrodvae.graph import Graph, Verdict, blankets, certificate, compliance, generative, graph_of, posterior
@@ -103,13 +103,15 @@ def card(it: Subject, overview: str) -> str:
     return f"""\
 # {it.name}
 
-{summary(type(it.model))} Key: `{it.key}`.
+{typeset(summary(type(it.model)))} Key: `{it.key}`.
 
 ## Generative process
 
 {rst(it.model, body(type(it.model)))}
 
-As the package derives it from the program: `{generative(it.graph)}`
+As the package derives it from the program:
+
+$$ {generative(it.graph).latex()} $$
 
 ## Graph
 
@@ -119,7 +121,7 @@ As the package derives it from the program: `{generative(it.graph)}`
 
 </div>
 
-Two slices, {FRAMES} frames with the Markov blanket of z_{FRAMES // 2}, and what the guide looks at; grey is
+Two slices, {FRAMES} frames with the Markov blanket of $z_{FRAMES // 2}$, and what the guide looks at; grey is
 observed. Drawn by `pyrodvae graph {it.key} -o {it.key}.svg`; with `-o {it.key}.html` it is a page to click.
 
 ## Variables
@@ -128,11 +130,11 @@ observed. Drawn by `pyrodvae graph {it.key} -o {it.key}.svg`; with `-o {it.key}.
 |---|---|---|---|---|
 {variables(it)}
 
-The Markov blanket of z_t is `{{{", ".join(blankets(it.graph, "z").parts())}}}`.
+The Markov blanket of $z_t$: {typeset(", ".join(blankets(it.graph, "z").parts()))}.
 
 ## Exact posterior
 
-`{posterior(it.graph)}`
+$$ {posterior(it.graph).latex()} $$
 
 Each factor is conditioned on no more than it depends on, by d-separation. See
 [the posterior](../graph.md#the-posterior).
@@ -143,7 +145,7 @@ Each factor is conditioned on no more than it depends on, by d-separation. See
 
 {rst(it.guide, body(type(it.guide)))}
 
-**Verdict.** {it.verdict}
+**Verdict.** {typeset(str(it.verdict))}
 
 ## Inference at test time
 
@@ -162,6 +164,11 @@ Each factor is conditioned on no more than it depends on, by d-separation. See
 def summary(kind: type) -> str:
     """The first sentence of a docstring."""
     return inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+
+
+def typeset(text: str) -> str:
+    """Words of the package as Markdown, with their formulas set."""
+    return FORMULA.sub(lambda formula: f"${tex(formula[0])}$", text)
 
 
 def body(kind: type) -> str:
@@ -210,7 +217,7 @@ def variables(it: Subject) -> str:
 def test_time(it: Subject, overview: str) -> str:
     """What its program implies for samplers, noise and forecasts, and what ``models.md`` adds."""
     model = it.model
-    lines = [f"- **Samplers.** {certificate(it.graph)}"]
+    lines = [f"- **Samplers.** {typeset(str(certificate(it.graph)))}"]
     if not model.speech:
         lines.append("- **Noise.** Not for enhancement: it is a model of real vectors, not of spectra.")
     elif model.feedback:

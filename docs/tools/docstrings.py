@@ -23,7 +23,10 @@ BAR = "∣"
 TITLES = {"Args": "Arguments", "Raises": "Errors"}
 HEADER = re.compile(r"^(Args|Raises|Returns|Shapes|Source|Sources):\s*(.*)$")
 ENTRY = re.compile(r"^(?:\\)?(\*{0,2}\w[\w.*, ]*?):(?= |$)")
-LITERAL = re.compile(r"(``.*?``|:[\w:]+:`[^`]*`|`[^`]*`)")
+INDEXED = r"(?<![\w.])[A-Za-zα-ωΑ-Ω]_(?:\{[^{}`]*\}|[<≤>]?[tT]|[0-9ijkr])(?![\w(\[]|[.:]\w|: )"
+FORMULA = re.compile(rf"(?<!\w)[pq]\((?:(?!\w{{3}})[^()`])*{INDEXED}(?:(?!\w{{3}})[^()`])*\)|{INDEXED}")
+"""As in "p(z_t | z_<t, x_{1:T})" or "z_{t-1}": prose that TeX can set."""
+LITERAL = re.compile(r"(``.*?``|:[\w:]+:`[^`]*`|`[^`]*`)", re.S)
 
 
 def as_rst(text: str) -> str:
@@ -32,7 +35,8 @@ def as_rst(text: str) -> str:
 
 
 def escaped(lines: list[str]) -> Iterator[str]:
-    """Lines whose bars and lone asterisks are characters; formulas, code and literals stay."""
+    """Lines whose bars and lone asterisks are characters, and formulas are set; code and literals stay."""
+    paragraph: list[str] = []
     verbatim: int | None = None  # how far the directive or the literal block is indented that a line is in
     doctest = False
     for line in lines:
@@ -42,12 +46,40 @@ def escaped(lines: list[str]) -> Iterator[str]:
             verbatim = None
         if verbatim is None and (line.lstrip().startswith(".. ") or line.rstrip().endswith("::")):
             verbatim = indent
-        if verbatim is not None or doctest:
-            yield line
+        if verbatim is None and not doctest and line.strip():
+            paragraph.append(line)
             continue
-        parts = LITERAL.split(line)
-        parts[::2] = [part.replace("|", BAR).replace("*shape", r"\*shape") for part in parts[::2]]
-        yield "".join(parts)
+        yield from around_literals(paragraph)
+        paragraph = []
+        yield line
+    yield from around_literals(paragraph)
+
+
+def around_literals(paragraph: list[str]) -> list[str]:
+    """The lines of a paragraph, whose literals may go over the end of a line."""
+    parts = LITERAL.split("\n".join(paragraph))
+    parts[::2] = [prose(part) for part in parts[::2]]
+    return "".join(parts).split("\n") if paragraph else []
+
+
+def prose(text: str) -> str:
+    """Words, in which formulas are set, and bars and asterisks are no markup."""
+    start, done = 0, ""
+    for formula in FORMULA.finditer(text):
+        done += plain_marks(text[start : formula.start()]) + rf"\ :math:`{tex(formula[0])}`\ "
+        start = formula.end()
+    return done + plain_marks(text[start:])
+
+
+def plain_marks(text: str) -> str:
+    """Bars and a lone asterisk as characters."""
+    return text.replace("|", BAR).replace("*shape", r"\*shape")
+
+
+def tex(formula: str) -> str:
+    """A formula as it stands in prose, for TeX."""
+    formula = re.sub(r"_([<≤>])([tT])", r"_{\1\2}", formula)
+    return formula.replace("≤", r"\le ").replace("|", r"\mid ")
 
 
 def sections(lines: list[str]) -> Iterator[str]:

@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BESIDE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 """Pages that stand in the root of the repository → where they are on the site."""
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]+)?\)")
+NAMED = re.compile(r"^(\[[^\]]+\]: )(?!\w+:|#)([^\s#]+)", re.M)
+"""A link that has a name, ``[name]: target``, so that a page may write ``[name]`` in many places."""
 
 
 def stage(source: Path) -> None:
@@ -35,9 +37,7 @@ def stage(source: Path) -> None:
     for path in tutorials:
         text = path.read_text(encoding="utf-8")
         write(source / "tutorials" / path.name, text)
-        notebook = source / "_extra" / "tutorials" / f"{path.stem}.ipynb"
-        notebook.parent.mkdir(parents=True, exist_ok=True)
-        jupytext.write(jupytext.reads(text, fmt="py:percent"), notebook)
+        write_notebook(text, source / "_extra" / "tutorials" / f"{path.stem}.ipynb")
     for name, there in BESIDE.items():
         write(source / there, turned((ROOT / name).read_text(encoding="utf-8"), PurePosixPath(name)))
     for path in (ROOT / "docs").rglob("*.md"):
@@ -48,6 +48,16 @@ def stage(source: Path) -> None:
     (source / "tutorials" / "list.md").write_text(tutorial_list.table(tutorials), encoding="utf-8")
     api.write_reference(source / "reference" / "api")
     listen.write_example(source)
+
+
+def write_notebook(script: str, path: Path) -> None:
+    """A tutorial to download: not run, and its solutions folded away in JupyterLab as on the page."""
+    notebook = jupytext.reads(script, fmt="py:percent")
+    for cell in notebook.cells:
+        if "hide-cell" in cell.metadata.get("tags", []):
+            cell.metadata["jupyter"] = {"source_hidden": True, "outputs_hidden": True}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    jupytext.write(notebook, path)
 
 
 def write(path: Path, text: str) -> None:
@@ -67,12 +77,18 @@ def turned(text: str, page: PurePosixPath) -> str:
     def turn(link: re.Match[str]) -> str:
         words, target, anchor = link[1], link[2], link[3] or ""
         there = PurePosixPath(os.path.normpath(page.parent / target))
+        if words == there.name:  # a file's name: on the site, the title of the page
+            words = ""
         if there.parts[0] == "pyrodvae" and there.suffix == ".py":
             module = ".".join(there.with_suffix("").parts).removesuffix(".__init__")
             return f"{{py:mod}}`{words.strip('`')} <{module}>`"
         return f"[{words}]({os.path.relpath(on_site(there), start.parent)}{anchor})"
 
-    return LINK.sub(turn, text)
+    def turn_named(link: re.Match[str]) -> str:
+        there = PurePosixPath(os.path.normpath(page.parent / link[2]))
+        return link[1] + os.path.relpath(on_site(there), start.parent)
+
+    return NAMED.sub(turn_named, LINK.sub(turn, text))
 
 
 def on_site(path: PurePosixPath) -> PurePosixPath:

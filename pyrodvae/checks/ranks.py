@@ -23,6 +23,7 @@ from pyrodvae.checks.joint import (
     p_value,
     run,
 )
+from pyrodvae.palette import coloured
 from pyrodvae.plots import new_figure
 from pyrodvae.potential import Target
 
@@ -71,7 +72,7 @@ class Calibration:
         above it throughout: they are too low or too high.
         """
         figure = new_figure(7, 4)
-        axis = figure.subplots()
+        axis = coloured(figure.subplots())
         B, at = len(self.ranks[self.worst]), torch.arange(1, self.draws + 1) / (self.draws + 1)
         low, high = (edge / B - at for edge in self.band)
         axis.fill_between(at, low, high, step="mid", color="0.85", label=f"{100 * (1 - self.level):g} %")

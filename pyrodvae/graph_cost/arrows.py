@@ -15,6 +15,7 @@ from pyrodvae.graph import FAMILY
 from pyrodvae.graph_cost.joint import Joint
 from pyrodvae.graph_cost.optimum import best_guide
 from pyrodvae.guide import Sees
+from pyrodvae.palette import PALETTE
 from pyrodvae.plots import new_figure, save_picture
 from pyrodvae.results import aligned
 
@@ -80,8 +81,8 @@ class ArrowCost:
         every, amortised = (v[order].clamp(min=0).tolist() for v in (self.every, self.amortised))
         figure = new_figure(8, 0.9 + 0.5 * len(order))
         axis = figure.subplots()
-        axis.barh(labels, every, label="z-arrows: for every x", color="#b5472f")
-        axis.barh(labels, amortised, left=every, label="x-arrows: by amortising", color="#e3b23c")
+        axis.barh(labels, every, label="z-arrows: for every x", color=PALETTE[1])
+        axis.barh(labels, amortised, left=every, label="x-arrows: by amortising", color=PALETTE[4])
         for place, i in enumerate(order):
             at = (float(self.gap[i]), place)
             axis.annotate(_number(self.gap[i]), at, (4, 0), textcoords="offset points", va="center")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyrodvae.guide import Sees
 from pyrodvae.objective import terms
+from pyrodvae.palette import PALETTE
 from pyrodvae.plots import new_figure, save_picture
 from pyrodvae.results import aligned
 from pyrodvae.weights import Run
@@ -56,7 +57,7 @@ class TrainedCost:
             [rows[i] for i in order],
             xerr=self.error[order].tolist(),
             fmt="o",
-            color="#b5472f",
+            color=PALETTE[1],
             capsize=3,
         )
         axis.axvline(0, color="0.6", linewidth=0.8, zorder=0)
