@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -41,7 +42,8 @@ from pyrodvae.whole import NotWritten
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status.
 
-    0 is success, 1 an error that was told in a sentence, 2 a wrong option, 130 an interruption.
+    0 is success, 1 an error that was told in a sentence, 2 a wrong option, 130 an interruption, 141 a reader
+    of the output who has gone.
     """
     if threading.current_thread() is threading.main_thread():
         for stop in (signal.SIGINT, signal.SIGTERM):  # a scheduler's stop cleans up as Ctrl-C does
@@ -53,9 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = lambda message, *_, **__: log(f"warning: {str(message).splitlines()[0]}")
         try:
             options = parse(sys.argv[1:] if arguments is None else arguments)
-            return int(options.run(options))
+            status = int(options.run(options))
+            sys.stdout.flush()
+            return status
         except (ValueError, TrainingError, NotWritten) as error:
             log(f"error: {error}")
+        except BrokenPipeError:  # who was reading has seen enough, as in "pyrodvae list | head"
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             log(f"error: {where}{error.strerror or error}.")

@@ -155,6 +155,8 @@ def enhance(
     engine = make_engine(engine) if isinstance(engine, str) else engine
     if not isinstance(engine, Engine):
         raise ValueError(f"An engine is a key or an instance such as Langevin(), not {engine!r}.")
+    if not isinstance(config, EnhanceConfig):
+        raise ValueError(f"Settings are an EnhanceConfig(iterations=…), not {config!r}.")
     form = published_form(engine, run) if config.as_published else engine
 
     channels = np.atleast_2d(waveform)

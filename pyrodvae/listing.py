@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from argparse import Namespace
 
 from pyrodvae.engines import ALGORITHMS, ENGINES, Engine
@@ -69,5 +70,5 @@ def _settings(engine: Engine) -> list[str]:
 
 
 def _headline(kind: type) -> str:
-    """The first line of a docstring."""
-    return (inspect.getdoc(kind) or "").partition("\n")[0]
+    """The first line of a docstring, without what only its site can follow."""
+    return re.sub(r":\w+:`~?([^`]*)`", r"\1", (inspect.getdoc(kind) or "").partition("\n")[0])

@@ -195,11 +195,15 @@ def fit(
         The history, one row per epoch.
 
     Raises:
-        ValueError: what :func:`read` refuses, sequences of one frame, or a single sequence and none to
-            validate on.
+        ValueError: what :func:`read` refuses, sequences of one frame, a single sequence and none to
+            validate on, or a guide that is not one of ours.
         TrainingError: loss or gradient is not finite.
     """
     config = config or FitConfig()
+    if not isinstance(guide, Guide):
+        raise ValueError(
+            f"{type(guide).__name__} cannot be fitted to many sequences: take a guide that reads x, or use SVI."
+        )
     train = read(model, x, least=2)
     if validation is not None:
         held = read(model, validation, least=2)

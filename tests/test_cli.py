@@ -487,6 +487,22 @@ def test_list(call) -> None:
     assert everything.count("--set ") == len(told)  # and no line without settings
 
 
+def test_a_reader_of_the_list_may_go_early() -> None:
+    command = [sys.executable, "-m", "pyrodvae", "list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as listing:
+        assert listing.stdout is not None
+        assert listing.stderr is not None
+        listing.stdout.close()
+        assert listing.stderr.read() == b""
+    assert listing.returncode == 141
+
+
+def test_the_list_has_no_markup(call) -> None:
+    _, out, _ = call("list", "engines")
+    assert "see pyrodvae.mixture_vem" in out
+    assert ":mod:" not in out
+
+
 def test_list_matrix(call, monkeypatch) -> None:
     """The table that is tested elsewhere, of a few keys here."""
     monkeypatch.setattr("pyrodvae.listing.try_all", lambda: try_all(["vae", "kalman"], ["langevin"]))

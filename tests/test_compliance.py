@@ -9,6 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.autoguide import AutoNormal
 from torch import Tensor
 from toys import EVERY_PAIR, make
 
@@ -236,3 +237,9 @@ def test_models_that_no_recurrent_guide_fits() -> None:
         compliant_sight(WithRate(3, 2, 4))
     with pytest.raises(ValueError, match="The frames of EveryOther differ in what they need"):
         compliant_guide(EveryOther(2, 2, data="real"))
+
+
+def test_an_autoguide_has_no_arrows() -> None:
+    model = DKF(3, 2, 4, data="real")
+    with pytest.raises(ValueError, match="AutoNormal looks at no x"):
+        compliance(model, AutoNormal(model))

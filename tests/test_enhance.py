@@ -304,3 +304,10 @@ def test_langevin_leads_to_where_small_steps_begin() -> None:
     for as_it_is in (Langevin(), Chain((Langevin(), MALA())), Chain((MALA(), MH()), (5, 5))):
         assert _approached(as_it_is, config) is as_it_is
     assert _approached(MALA(), EnhanceConfig(approach=0)) == MALA()
+
+
+def test_settings_are_no_dictionary() -> None:
+    with pytest.raises(
+        ValueError, match=r"Settings are an EnhanceConfig.*, not \{'iterations': 5\}"
+    ):
+        enhance(examples.noisy(), config={"iterations": 5})

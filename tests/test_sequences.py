@@ -10,6 +10,7 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.autoguide import AutoNormal
 from torch import Tensor
 from toys import BLIND
 
@@ -428,3 +429,9 @@ def test_padded_joins_sequences() -> None:
     elsewhere, lengths = padded([y.to("meta") for y in counting(3, 1)])
     assert lengths is not None
     assert (elsewhere.device.type, lengths.device.type) == ("meta", "meta")
+
+
+def test_an_autoguide_is_for_one_batch() -> None:
+    model = DKF(3, 2, 4, data="real")
+    with pytest.raises(ValueError, match="AutoNormal cannot be fitted to many sequences"):
+        fit(model, AutoNormal(model), torch.randn(4, 5, 3))

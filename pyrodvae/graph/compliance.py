@@ -10,6 +10,7 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.infer.autoguide import AutoGuide
 from torch import Tensor
 from torch.distributions import Independent
 
@@ -134,9 +135,15 @@ def dependence(model: DVAE, guide: Callable[..., Any], frames: int = FRAMES) -> 
             to take x in double precision.
 
     Raises:
-        ValueError: the model is no DVAE; there are no frames; or one draw of z has none.
+        ValueError: the model is no DVAE; there are no frames; one draw of z has none; or the guide is one of
+            Pyro's AutoGuides.
     """
     check_model(model, frames)
+    if isinstance(guide, AutoGuide):
+        raise ValueError(
+            f"{type(guide).__name__} looks at no x: it is fitted to one batch, and has no arrows to judge. "
+            "What it lacks is measured by checks.evidence_gap."
+        )
     with _settings(guide):
         model, guide = copy.deepcopy((model, guide))  # together: some guides read with the model's networks
         for module in (model, guide):
