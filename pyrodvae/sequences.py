@@ -202,7 +202,7 @@ def fit(
     config = config or FitConfig()
     if not isinstance(guide, Guide):
         raise ValueError(
-            f"{type(guide).__name__} cannot be fitted to many sequences: take a guide that reads x, or use SVI."
+            f"{type(guide).__name__} cannot be fitted to many sequences: take a guide that reads x, or SVI."
         )
     train = read(model, x, least=2)
     if validation is not None:

@@ -307,7 +307,5 @@ def test_langevin_leads_to_where_small_steps_begin() -> None:
 
 
 def test_settings_are_no_dictionary() -> None:
-    with pytest.raises(
-        ValueError, match=r"Settings are an EnhanceConfig.*, not \{'iterations': 5\}"
-    ):
+    with pytest.raises(ValueError, match=r"Settings are an EnhanceConfig.*, not \{'iterations': 5\}"):
         enhance(examples.noisy(), config={"iterations": 5})
