@@ -23,6 +23,7 @@ extensions = [
     "sphinx-mathjax-offline",  # the script that draws formulas is the site's own: no network is needed
     "docstrings",
     "pictures",
+    "streams",
 ]
 exclude_patterns = ["conf.py", "tools", "_extra", "listen.md", "tutorials/list.md", "reference/api/list.md"]
 templates_path = ["_templates"]

@@ -192,7 +192,9 @@ def fit(
         show: a bar of progress.
 
     Returns:
-        The history, one row per epoch.
+        The history, one row per epoch, with the keys ``epoch``, ``train_loss``, ``beta``, ``val_nll``,
+        ``val_kl`` and ``val_loss``. Losses are in nats per frame, lower is better; ``val_loss`` is
+        val_nll + β val_kl of what is set aside, so −ELBO at β = 1.
 
     Raises:
         ValueError: what :func:`read` refuses, sequences of one frame, a single sequence and none to

@@ -460,5 +460,6 @@ assert abs(gap["full context"]) < 1e-8 < gap["filter"] < gap["factorised"]
 # %% [markdown]
 # ## Where to go on
 #
-# To give the model a key of its own, and with it the command line, see `CONTRIBUTING.md`. Whether its
-# posterior is to be believed: [tutorial 11](11_is_my_posterior_calibrated.py).
+# To give the model a key of its own, and with it the command line:
+# [Add a model](../howto/add-a-model.md). Whether its posterior is to be believed:
+# [tutorial 11](11_is_my_posterior_calibrated.py).
