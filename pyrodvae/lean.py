@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyrodvae.distributions import power
 from pyrodvae.posterior import TINY, Posterior
+from pyrodvae.signal import sine_window
 
 BAND = 300.0, 3500.0
 """Hz: where voices are, above hum and rumble, which are periodic, too."""
@@ -64,8 +65,7 @@ def periodicity(p: Tensor, rate: int) -> tuple[Tensor, Tensor]:
     lags = slice(round(rate / PITCH[1]), min(round(rate / PITCH[0]), size // 2) + 1)
     if lags.start >= lags.stop:
         return torch.zeros_like(energy), energy
-    w = (torch.pi * (torch.arange(size, device=p.device) + 0.5) / size).sin().to(p)
-    r_w = torch.fft.irfft(torch.fft.rfft(w).abs().square())
+    r_w = torch.fft.irfft(torch.fft.rfft(sine_window(size, p)).abs().square())
     peak = (r[..., lags] * (r_w[0] / r_w[lags])).amax(-1)
     return (peak / (energy + TINY)).clamp(0, 1), energy
 

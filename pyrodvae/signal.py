@@ -94,7 +94,7 @@ class STFT:
             waveform.reshape(-1, length),
             self.window_length,
             self.hop,
-            window=self._window(waveform),
+            window=sine_window(self.window_length, waveform),
             center=True,
             pad_mode=self.pad_mode,
             return_complex=True,
@@ -117,15 +117,17 @@ class STFT:
             spectrum.reshape(-1, *expected).mT,
             self.window_length,
             self.hop,
-            window=self._window(spectrum.real),
+            window=sine_window(self.window_length, spectrum.real),
             center=True,
             length=length,
         )
         return waveform.reshape(*spectrum.shape[:-2], length)
 
-    def _window(self, like: Tensor) -> Tensor:
-        n = torch.arange(self.window_length, dtype=like.dtype, device=like.device)
-        return torch.sin(math.pi * (n + 0.5) / self.window_length)
+
+def sine_window(length: int, like: Tensor) -> Tensor:
+    """That of :class:`STFT`, (length,), of the type and on the device of a real tensor."""
+    n = torch.arange(length, dtype=like.dtype, device=like.device)
+    return torch.sin(math.pi * (n + 0.5) / length)
 
 
 def resample(waveform: Waveform, rate_in: int, rate_out: int) -> Waveform:
