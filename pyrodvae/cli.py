@@ -277,14 +277,6 @@ def _completion(kinds: Any, whole: argparse.ArgumentParser) -> None:
         return 0
 
     help = "print a script that lets the TAB key complete commands, options and keys"
-    example = "bash >> ~/.bashrc"
-    p = _command(
-        kinds,
-        "completion",
-        run,
-        help,
-        example,
-        "zsh >> ~/.zshrc",
-        "fish > ~/.config/fish/completions/pyrodvae.fish",
-    )
+    examples = ("bash >> ~/.bashrc", "zsh >> ~/.zshrc", "fish > ~/.config/fish/completions/pyrodvae.fish")
+    p = _command(kinds, "completion", run, help, *examples)
     p.add_argument("shell", choices=completion.SHELLS)
