@@ -8,10 +8,11 @@ from torch import Tensor
 from pyrodvae import EnhanceConfig, Enhanced, enhance, examples
 from pyrodvae.audio import read_audio
 from pyrodvae.diagnostics import Diagnostics
-from pyrodvae.lean import lean, periodicity, voicing
+from pyrodvae.lean import lean
 from pyrodvae.metrics import si_sdr
 from pyrodvae.posterior import Posterior
 from pyrodvae.signal import STFT
+from pyrodvae.voicing import periodicity, voicing
 
 RATE, N = 16_000, 32_000
 STFTS = (STFT(), STFT(window_length=512, hop=128), STFT(sample_rate=8_000, window_length=512, hop=128))
