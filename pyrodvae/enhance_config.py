@@ -21,6 +21,8 @@ class EnhanceConfig:
         iterations: of EM.
         chains: S draws of z side by side.
         noise_rank: K of the noise model.
+        guesses: how many first guesses of the noise are followed side by side, and averaged; see
+            :func:`~pyrodvae.first_guess.first_guesses`. With video, one.
         average: the share of iterations, from the end, that enters the estimate.
         memory: κ of the noise updates, which from the middle of the iterations on average over all draws
             with steps i^{-κ} (see :class:`~pyrodvae.noise.Multiplicative`); 0 looks at the last alone.
@@ -52,6 +54,7 @@ class EnhanceConfig:
     iterations: int = 60
     chains: int = 1
     noise_rank: int = 8
+    guesses: int = 1
     average: float = 0.5
     memory: float = 1.0
     estimate: EstimateKey = "mask"
@@ -70,7 +73,7 @@ class EnhanceConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.approach, int | np.integer) or self.approach < 0:
             raise ValueError(f"approach must be a whole number, at least 0, not {self.approach}.")
-        for name, most in (("iterations", 10_000), ("chains", 256), ("noise_rank", 512)):
+        for name, most in (("iterations", 10_000), ("chains", 256), ("noise_rank", 512), ("guesses", 16)):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or not 1 <= value <= most:
                 raise ValueError(f"{name} must be a whole number from 1 to {most}, not {value}.")

@@ -18,6 +18,20 @@ LESS = 0.14, 0.09
 """By how much less than the speech a noise is voiced, where voices are ruled out, and where they are not."""
 
 
+def alike(speech: Tensor, noise: Tensor, rate: int) -> Tensor:
+    """How much a noise sounds like the speech, from 0 to 1, (B,): then it may be other talkers.
+
+    It is 0 where the noise is faint, not voiced, a pure tone, or voiced less than the speech.
+
+    Args:
+        speech, noise: what was told apart, power spectrograms (B, T, F).
+        rate: samples per second.
+    """
+    v = voicing(speech, noise, rate)
+    loud = _ramp(v.share, *MUCH) * _ramp(v.noise, *VOICED)
+    return loud * _ramp(v.loud, *PURE) * _ramp(v.speech - v.noise, *LESS)
+
+
 def lean(posterior: Posterior, rate: int, most: float) -> Posterior:
     r"""The posterior with an estimate that leans on the recording, as far as speech and noise sound alike.
 
@@ -25,9 +39,8 @@ def lean(posterior: Posterior, rate: int, most: float) -> Posterior:
 
     What tells a speaker from noise is, above all, pitch. Where what was taken for noise is voiced, and hardly
     less than what was taken for speech, there are other talkers, and a model of speech cannot know which of
-    them is meant: at worst it removes the one that was to be kept. The weight is a = ``most`` there. It falls
-    to zero where the noise is faint, not voiced, a pure tone, or voiced less than the speech. Variance and
-    draws are those of the model.
+    them is meant: at worst it removes the one that was to be kept. The weight a is ``most`` there, and falls
+    to zero as :func:`alike` does. Variance and draws are those of the model.
 
     Args:
         posterior: of the speech, as EM found it.
@@ -36,9 +49,7 @@ def lean(posterior: Posterior, rate: int, most: float) -> Posterior:
     """
     if not most:
         return posterior
-    v = voicing(power(posterior.mean), power(posterior.noise_mean), rate)
-    a = most * _ramp(v.share, *MUCH) * _ramp(v.noise, *VOICED)
-    a = a * _ramp(v.loud, *PURE) * _ramp(v.speech - v.noise, *LESS)
+    a = most * alike(power(posterior.mean), power(posterior.noise_mean), rate)
     sentences = [
         f"The noise of sequence {b} is voiced as the speech is, so it may be other talkers: the estimate "
         f"keeps {a[b]:.0%} of the recording (lean=0 would not)."

@@ -68,19 +68,33 @@ class NMFNoise(nn.Module):
             share: which part of the frames counts as quiet.
         """
         p = power(x)
-        B, T, _ = p.shape
-        energy = p.mean(-1)
-        live = energy > 1e-5 * energy.mean(-1, keepdim=True)
-        rank_of = energy.masked_fill(~live, torch.inf).argsort(-1).argsort(-1)
-        count = (share * live.sum(-1, keepdim=True)).round().clamp(min=2)
-        quiet = live & (rank_of < count)
-        chance = torch.rand(B, rank, T, generator=generator).to(p)
-        middle = chance.masked_fill(~quiet[:, None], torch.nan).nanmedian(-1, keepdim=True).values
-        chosen = (quiet[:, None] & (chance <= middle)).to(p)
-        W = (chosen @ p / chosen.sum(-1, keepdim=True).clamp(min=1)).mT + POWER_FLOOR
+        W = mean_spectra(p, p.mean(-1), share, rank, generator)
         level = W.sum(1, keepdim=True)
-        H = (level / rank).mT.expand(B, rank, T).clone()
+        H = (level / rank).mT.expand(-1, -1, x.shape[-2]).clone()
         return cls(W / level, H)
+
+
+def mean_spectra(p: Tensor, value: Tensor, share: float, rank: int, generator: torch.Generator) -> Tensor:
+    """Mean spectra of frames that have least of something: W (B, F, K), each of a random half of them.
+
+    Frames 50 dB under the mean power of their sequence are passed over.
+
+    Args:
+        p: power spectrogram (B, T, F).
+        value: of which these frames have least, (B, T).
+        share: how many they are, of those that are not silent; two at least.
+        rank: K.
+        generator: the source of chance.
+    """
+    energy = p.mean(-1)
+    live = energy > 1e-5 * energy.mean(-1, keepdim=True)
+    rank_of = value.masked_fill(~live, torch.inf).argsort(-1).argsort(-1)
+    count = (share * live.sum(-1, keepdim=True)).round().clamp(min=2)
+    least = live & (rank_of < count)
+    chance = torch.rand(len(p), rank, p.shape[-2], generator=generator).to(p)
+    middle = chance.masked_fill(~least[:, None], torch.nan).nanmedian(-1, keepdim=True).values
+    chosen = (least[:, None] & (chance <= middle)).to(p)
+    return (chosen @ p / chosen.sum(-1, keepdim=True).clamp(min=1)).mT + POWER_FLOOR
 
 
 class Memory(NamedTuple):

@@ -136,7 +136,7 @@ class Posterior:
             Noise and gain count as known in each iteration, so it tends to be too small.
         noise_mean: E[b | x] = x − mean.
         speech: the last draws of g·v, (S, B, T, F).
-        noise: WH at the end, (B, T, F).
+        noise: WH at the end, (B, T, F), or of every chain (S, B, T, F); see :mod:`pyrodvae.pooling`.
         objective: mean of log V + |x|²/V after each M-step, one number per iteration and sequence; an
             M-step never raises it, fresh draws may.
         diagnostics: what the engine reported in each iteration, and what it says about the draws.

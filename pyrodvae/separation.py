@@ -14,13 +14,15 @@ from pyrodvae.denoised import Denoised, subtract
 from pyrodvae.em import Posterior, em
 from pyrodvae.engines import ALGORITHMS, ENGINES, Chain, Engine, Factorised, Langevin
 from pyrodvae.enhance_config import EnhanceConfig
+from pyrodvae.first_guess import first_guesses, refit
 from pyrodvae.given import Given
 from pyrodvae.lean import lean
 from pyrodvae.mixture_guide import readings
 from pyrodvae.mixture_vem import factorised_em
-from pyrodvae.noise import Multiplicative, NMFNoise
+from pyrodvae.noise import Multiplicative
 from pyrodvae.noisy import NoisySpeech, check_speech
 from pyrodvae.noisy_mixture import NoisyMixture
+from pyrodvae.pooling import pooled
 from pyrodvae.weights import Run
 
 START_FLOOR = 0.05
@@ -61,14 +63,18 @@ def enhance_spectrum(
     """EM on one window x (B, T, F), v (B, T, V): a first guess of the noise, z from the encoder, then EM.
 
     The encoder knows clean speech only, so it reads a crudely enhanced x: by spectral subtraction of
-    twice the first guess of the noise.
+    twice the first guess of the noise. Of several guesses every one has its EM, side by side, and z of the
+    later ones starts from what they leave of x.
     """
     if config.as_published:
         form, seed = published_form(engine, run), config.seed
         return enhance_spectrum_as_published(x, run, form, config.iterations, seed, config.noise_rank, each)
     check_speech(run.model)
-    noise = NMFNoise.from_quiet_frames(x, config.noise_rank, generator)
-    first = noise.variance
+    rate = run.stft.sample_rate
+    guesses = config.guesses if v is None else 1
+    sequences = len(x)
+    noise = first_guesses(x, config.noise_rank, rate, guesses, generator)
+    x, first = x.repeat(guesses, 1, 1), noise.variance[:sequences].repeat(guesses, 1, 1)
     crude = subtract(x, first, START_FLOOR)
     g = torch.ones_like(x[..., :1].real) if config.gain else None
     own = config.own_latents and not isinstance(engine, Factorised)
@@ -87,7 +93,7 @@ def enhance_spectrum(
             speech, noise, g, x, v, z, engine,
             iterations=config.iterations, average=config.average, m_step=m_step, each=each,
         )  # fmt: skip
-        return lean(found, run.stft.sample_rate, most)
+        return lean(found, rate, most)
     if isinstance(speech, AVMixture):
         trust = speech.trust if config.trust is None else config.trust
         model: NoisySpeech = NoisyMixture(speech, noise, g, x=x, v=v, trust=trust)
@@ -95,6 +101,10 @@ def enhance_spectrum(
         model = NoisySpeech(
             speech, noise, g, feedback=config.feedback, heard=crude, w=w, v=v, energies=energies
         )
+    if guesses > 1:
+        with torch.no_grad():
+            refit(noise, x, model.speech_variance(z), sequences)
+            z = guide.posterior(subtract(x, noise.variance, START_FLOOR)).rsample((config.chains,))
     engine = _approached(engine, config).planned(config.iterations)
     found = em(
         model,
@@ -109,7 +119,7 @@ def enhance_spectrum(
         tolerance=config.tolerance,
         each=each,
     )
-    return lean(found, run.stft.sample_rate, most)
+    return lean(pooled(found, guesses, rate), rate, most)
 
 
 def _approached(engine: Engine, config: EnhanceConfig) -> Engine:
