@@ -57,7 +57,10 @@ class Enhanced:
     _to_waveform: Callable[[Tensor], Waveform] = field(repr=False, default=lambda s: s.numpy())
 
     def draw(self) -> Waveform:
-        """Draws of the speech, one per chain: (S, *shape of speech); see ``Posterior.draw``."""
+        """Draws of the speech, one per chain (and first guess of the noise): (S, *shape of speech).
+
+        See ``Posterior.draw``.
+        """
         s = self.mean.repeat(self._windows[0][1].speech.shape[0], 1, 1, 1)
         for start, posterior in self._windows:
             frames = slice(start, start + posterior.mean.shape[-2])
@@ -96,7 +99,10 @@ class Enhanced:
 
     @property
     def noise_factors(self) -> list[tuple[Tensor, Tensor]]:
-        """W (C, F, K) and H (C, K, T) of each window at the end; see :class:`~pyrodvae.noise.NMFNoise`."""
+        """W (C, F, K) and H (C, K, T) of each window at the end; see :class:`~pyrodvae.noise.NMFNoise`.
+
+        K counts the patterns of all first guesses.
+        """
         return [factors for _, posterior in self._windows if (factors := posterior.factors)]
 
     @property

@@ -22,8 +22,8 @@ def first_guesses(x: Tensor, rank: int, rate: int, count: int, generator: torch.
 
     The objective of EM has many optima of nearly the same value, which differ in what they take for noise.
     The first guess has patterns of quiet frames alone (:meth:`~pyrodvae.noise.NMFNoise.from_quiet_frames`):
-    noise that goes on while the speaker pauses. All others have half of theirs from the frames that are
-    least periodic in the band of voices: noise that comes and goes. Each is followed by an EM of its own,
+    noise that goes on while the speaker pauses. All others have half of theirs (at least one) from the frames
+    that are least periodic in the band of voices: noise that comes and goes. EM follows each on its own,
     and :func:`~pyrodvae.pooling.pooled` says what they found together.
 
     Args:
@@ -47,10 +47,10 @@ def first_guesses(x: Tensor, rank: int, rate: int, count: int, generator: torch.
 
 @torch.no_grad()
 def refit(noise: NMFNoise, x: Tensor, variance: Tensor, first: int) -> None:
-    """Fit all guesses but those of the first sequences to what a first guess of the speech leaves of x.
+    """Fit all guesses but the first to what a first guess of the speech leaves of x, in place.
 
-    They are M-steps alone, in place. Patterns of the quiet frames are kept as they are: where there is
-    little noise, such a fit would take the faults of the guess of the speech for noise.
+    They are M-steps alone. The first guess is kept as it is: where there is little noise, such a fit takes
+    the faults of the guess of the speech for noise.
 
     Args:
         noise: of G B sequences.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from pyrodvae.diagnostics import Diagnostics, Record
+from pyrodvae.diagnostics import Diagnostics
 from pyrodvae.distributions import power
 from pyrodvae.lean import alike
 from pyrodvae.posterior import Posterior
@@ -23,7 +25,7 @@ def pooled(posterior: Posterior, guesses: int, rate: int) -> Posterior:
     .. math::
         \hat s = \sum_g w_g \hat s_g, \qquad
         \operatorname{var} s = \sum_g w_g \left(\operatorname{var}_g s + |\hat s_g - \hat s|^2\right), \qquad
-        w_g \propto \exp \frac{c_g}{0.02} \cdot \left(e^{-2} (1 - 2a)_+\right)^{[g > 0]}
+        w_g \propto \exp \frac{c_g}{0.02} \cdot \left(\frac{e^{-2} (1 - 2a)_+}{G - 1}\right)^{[g > 0]}
 
     How well the guesses explain what was heard does not tell them apart. That speech is voiced and noise is
     not, does: c is the voicing of what was taken for speech less that of what was taken for noise
@@ -32,9 +34,9 @@ def pooled(posterior: Posterior, guesses: int, rate: int) -> Posterior:
     :func:`~pyrodvae.lean.alike`, voicing tells nothing, and the first stands alone.
 
     Draws become chains of one posterior, G S of them, resampled by weight, each with a noise of its own:
-    ``noise`` has the shape (G S, B, T, F). ``factors`` are those of the mean noise, of rank G K. The
-    objective is the mean over guesses, and their chains are diagnosed as one set. State and numbers in
-    ``warnings`` are of G B sequences: g B + b is the g-th guess of sequence b.
+    ``noise`` has the shape (G S, B, T, F). ``factors`` are those of the mean noise, of rank G K, and the
+    objective is the mean by weight. As every guess has a target of its own, the traces of chains in
+    ``diagnostics`` stay those of G B sequences, and so does ``state``.
 
     Args:
         posterior: of G B sequences, all B of one guess after another.
@@ -65,8 +67,11 @@ def pooled(posterior: Posterior, guesses: int, rate: int) -> Posterior:
         noise_mean=(share * noises).sum(0),
         speech=speech,
         noise=noise,
-        objective=_objective(posterior.objective, guesses),
-        diagnostics=Diagnostics(tuple(_record(r, guesses) for r in posterior.diagnostics.records)),
+        objective=_mean(posterior.objective, w),
+        diagnostics=Diagnostics(
+            tuple(replace(r, objective=_mean(r.objective, w)) for r in posterior.diagnostics.records)
+        ),
+        warnings=tuple(_numbered(sentence, w.shape[1]) for sentence in posterior.warnings),
         factors=factors,
     )
 
@@ -78,7 +83,7 @@ def _weights(posterior: Posterior, guesses: int, rate: int) -> Tensor:
     score = _apart(v.speech - v.noise, guesses) / SCALE
     first = slice(score.shape[1])
     a = alike(speech[first], noise[first], rate)
-    score[1:] += (1 - 2 * a).clamp(min=0).log() - HANDICAP / SCALE
+    score[1:] += (1 - 2 * a).clamp(min=0).log() - HANDICAP / SCALE - math.log(guesses - 1)
     return score.softmax(0)
 
 
@@ -100,11 +105,16 @@ def _as_chains(value: Tensor, guesses: int, dim: int) -> Tensor:
     return value.unflatten(dim, (guesses, -1)).movedim(dim, dim - 1).flatten(dim - 1, dim)
 
 
-def _objective(value: Tensor, guesses: int) -> Tensor:
+def _mean(objective: Tensor, w: Tensor) -> Tensor:
     """(I, G B) to (I, B)."""
-    return value.unflatten(1, (guesses, -1)).mean(1)
+    return (w * objective.unflatten(1, w.shape)).sum(1)
 
 
-def _record(record: Record, guesses: int) -> Record:
-    info = {n: v if v.ndim < 3 else _as_chains(v, guesses, 2) for n, v in record.info.items()}
-    return replace(record, objective=_objective(record.objective, guesses), info=info)
+def _numbered(sentence: str, sequences: int) -> str:
+    """The sentence about sequence g B + b, as one about sequence b."""
+
+    def name(number: re.Match[str]) -> str:
+        g, b = divmod(int(number[1]), sequences)
+        return f"sequence {b} (guess {g} of its noise)"
+
+    return re.sub(r"sequence (\d+)", name, sentence)

@@ -108,7 +108,7 @@ def enhance_spectrum(
     engine = _approached(engine, config).planned(config.iterations)
     found = em(
         model,
-        Denoised(guide, first),
+        Denoised(guide, first if guesses == 1 else noise.variance.clone()),
         x,
         engine,
         z,

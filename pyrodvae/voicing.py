@@ -45,7 +45,8 @@ def periodicity(p: Tensor, rate: int) -> tuple[Tensor, Tensor]:
         rate: samples per second.
 
     Returns:
-        c between 0 and 1 (0 where windows are too short to hold a period) and r_t(0), (B, T) each.
+        c between 0 and 1 and r_t(0), (B, T) each. Where a window holds less than two periods of the lowest
+        pitch, c is 0.
 
     Source: Boersma, *Accurate short-term analysis of the fundamental frequency and the harmonics-to-noise
     ratio of a sampled sound* (1993).
@@ -54,8 +55,8 @@ def periodicity(p: Tensor, rate: int) -> tuple[Tensor, Tensor]:
     frequency = torch.arange(p.shape[-1], device=p.device) * (rate / size)
     r = torch.fft.irfft(p * ((frequency >= BAND[0]) & (frequency <= BAND[1])))
     energy = r[..., 0]
-    lags = slice(round(rate / PITCH[1]), min(round(rate / PITCH[0]), size // 2) + 1)
-    if lags.start >= lags.stop:
+    lags = slice(round(rate / PITCH[1]), round(rate / PITCH[0]) + 1)
+    if lags.stop > size // 2 + 1:
         return torch.zeros_like(energy), energy
     r_w = torch.fft.irfft(torch.fft.rfft(sine_window(size, p)).abs().square())
     peak = (r[..., lags] * (r_w[0] / r_w[lags])).amax(-1)

@@ -214,6 +214,7 @@ def test_every_engine_follows_several_guesses(engine: str) -> None:
     assert found.objective.shape == (4, 1, 1)
     (W, H) = found.noise_factors[0]
     assert (W.shape[-1], H.shape[-2]) == (16, 16)
+    assert found.diagnostics.trace("speech_energy").shape == (4, 3, 2)  # of each guess: targets differ
 
 
 def test_recordings_do_not_see_each_others_guesses() -> None:

@@ -63,3 +63,9 @@ def test_the_share_is_that_of_the_energy() -> None:
     inside = [x[..., band].sum((-2, -1)) for x in (p, q)]
     torch.testing.assert_close(voicing(p, q, RATE).share, inside[1] / (inside[0] + inside[1]))
     assert (voicing(p, 0 * q, RATE).share == 0).all()
+
+
+def test_windows_too_short_for_a_pitch_say_nothing() -> None:
+    short = STFT(window_length=256, hop=64)
+    assert voiced(buzz(137.0), short) == voiced(hiss(), short) == 0
+    assert voiced(buzz(137.0), STFT(window_length=512, hop=128)) > 0.5  # the control
