@@ -74,8 +74,8 @@ def enhance_spectrum(
     guesses = config.guesses if v is None else 1
     sequences = len(x)
     noise = first_guesses(x, config.noise_rank, rate, guesses, generator)
-    x, first = x.repeat(guesses, 1, 1), noise.variance[:sequences].repeat(guesses, 1, 1)
-    crude = subtract(x, first, START_FLOOR)
+    crude = subtract(x, noise.variance[:sequences], START_FLOOR).repeat(guesses, 1, 1)
+    x = x.repeat(guesses, 1, 1)
     g = torch.ones_like(x[..., :1].real) if config.gain else None
     own = config.own_latents and not isinstance(engine, Factorised)
     speech, encoder = readings(run.model, run.guide, own, config.voice)
@@ -108,7 +108,7 @@ def enhance_spectrum(
     engine = _approached(engine, config).planned(config.iterations)
     found = em(
         model,
-        Denoised(guide, first if guesses == 1 else noise.variance.clone()),
+        Denoised(guide, noise.variance),
         x,
         engine,
         z,
